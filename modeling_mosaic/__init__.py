@@ -1,0 +1,37 @@
+"""Memory Mosaics (arXiv 2405.06394) for transformers. Importing this package makes the Auto classes know them."""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+
+from .configuration_mosaic import MosaicConfig
+from .leaky_average import leaky_average, leaky_average_reference
+from .modeling_mosaic import (
+    MosaicForCausalLM,
+    MosaicForSequenceClassification,
+    MosaicForTokenClassification,
+    MosaicModel,
+    MosaicPreTrainedModel,
+)
+
+
+AutoConfig.register("mosaic", MosaicConfig)
+AutoModel.register(MosaicConfig, MosaicModel)
+AutoModelForCausalLM.register(MosaicConfig, MosaicForCausalLM)
+AutoModelForSequenceClassification.register(MosaicConfig, MosaicForSequenceClassification)
+AutoModelForTokenClassification.register(MosaicConfig, MosaicForTokenClassification)
+
+__all__ = [
+    "MosaicConfig",
+    "MosaicForCausalLM",
+    "MosaicForSequenceClassification",
+    "MosaicForTokenClassification",
+    "MosaicModel",
+    "MosaicPreTrainedModel",
+    "leaky_average",
+    "leaky_average_reference",
+]

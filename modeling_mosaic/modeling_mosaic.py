@@ -1,0 +1,654 @@
+"""Memory Mosaics (Zhang, Nolte, Sadhukhan, Chen, Bottou; arXiv 2405.06394): a language model made of memories.
+
+The file follows the paper: the two normalisations of its equation 7, the contextual memory of equation 8, the persistent
+memory, the block of its figure 8, and the models built from blocks.
+
+Shapes: B batch, T new tokens, S slots (T new ones behind those of the cache), C hidden size, H heads, D head size,
+M persistent pairs. Slot t of a memory holds pair t - 1: its key k_{t-1} and its value v_{t-1}, which token t completes.
+Slot 0 is a dummy that no query may see. So every token adds one slot, as in any transformer's cache.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_causal_mask, find_packed_sequence_indices
+from transformers.modeling_layers import (
+    GenericForSequenceClassification,
+    GenericForTokenClassification,
+    GradientCheckpointingLayer,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_mosaic import MosaicConfig
+from .leaky_average import leaky_average
+
+
+# The scalars r and s of a memory are stored divided by this, as in the original: Adam then moves them ten times as fast.
+SCALAR_GAIN = 10.0
+
+
+def split_heads(states_BTC: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """`(batch, time, hidden)` to `(batch, heads, time, head_dim)`, a view."""
+    return states_BTC.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+class MosaicLeakyNorm(nn.Module):
+    """Leaky average of keys, normalised: `k_T = alpha Norm(kbar_T)`, `kbar_T = k~_T + lambda kbar_{T-1}` (equation 7).
+
+    `lambda = exp(-|r|)` and `alpha = exp(min(s, max_log_scale)) ** power`, one r and one s a head. It is called a norm
+    also because the Trainer spares what is called so from weight decay, as the original spares these scalars.
+    """
+
+    def __init__(self, num_heads: int, max_log_scale: float, power: int = 1):
+        super().__init__()
+        self.max_log_scale = max_log_scale
+        self.power = power
+        self.leak = nn.Parameter(torch.empty(num_heads))
+        self.log_scale = nn.Parameter(torch.empty(num_heads))
+
+    def forward(self, key_BHTD, state_BHD=None, keep_BT=None, start_BT=None):
+        """Returns keys in the precision of `key_BHTD`, and the averages they come from in float32."""
+        leak_H = (SCALAR_GAIN * self.leak).abs()
+        average_BHTD, _ = leaky_average(key_BHTD, leak_H, state_BHD, keep_BT=keep_BT, start_BT=start_BT)
+        return self.normalize(average_BHTD).to(key_BHTD.dtype), average_BHTD
+
+    def normalize(self, average_BHTD: torch.Tensor) -> torch.Tensor:
+        """`alpha Norm(kbar)`; zero for a zero average."""
+        log_scale_H = (SCALAR_GAIN * self.log_scale.to(average_BHTD.dtype)).clamp(max=self.max_log_scale)
+        scale_H11 = torch.exp(self.power * log_scale_H)[:, None, None]
+        return F.normalize(average_BHTD, dim=-1, eps=1e-10) * scale_H11
+
+
+class MosaicPeekNorm(nn.Module):
+    """Values that peek one step ahead, normalised: `v_T = alpha Norm(c v~_T + (1 - c) v~_{T+1})` (equation 7).
+
+    Norm makes this the paper's `v~_T + lambda v~_{T+1}` with `lambda = (1 - c) / c`. One c and one s a head,
+    `alpha = exp(s)`; for the name see [`MosaicLeakyNorm`].
+    """
+
+    def __init__(self, num_heads: int):
+        super().__init__()
+        self.mix = nn.Parameter(torch.empty(num_heads))
+        self.log_scale = nn.Parameter(torch.empty(num_heads))
+
+    def forward(self, value_BHTD: torch.Tensor, next_BHTD: torch.Tensor) -> torch.Tensor:
+        """`value_BHTD` are values v~, `next_BHTD` those one token later. Returns v in the same precision."""
+        dtype = torch.promote_types(value_BHTD.dtype, torch.float32)
+        mixed_BHTD = torch.lerp(next_BHTD.to(dtype), value_BHTD.to(dtype), self.mix.to(dtype)[:, None, None])
+        scale_H11 = torch.exp(SCALAR_GAIN * self.log_scale.to(dtype))[:, None, None]
+        return (F.normalize(mixed_BHTD, dim=-1, eps=1e-10) * scale_H11).to(value_BHTD.dtype)
+
+
+class MosaicKeyExtractor(nn.Module):
+    """What a memory is asked for and filed under: `alpha_phi Norm` of the leaky average of `W_phi x` (equation 7)."""
+
+    def __init__(self, config: MosaicConfig, layer_idx: int, state_idx: int, num_heads: int, power: int = 1):
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.state_idx = state_idx
+        self.num_heads = num_heads
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
+        self.leaky_norm = MosaicLeakyNorm(num_heads, config.max_log_key_scale, power)
+
+    def forward(self, hidden_states, masks, past_key_values):
+        """Returns keys `(batch, heads, time, head_dim)` and the key before the first, `None` without a past."""
+        key_BHTD = split_heads(self.k_proj(hidden_states), self.num_heads)
+        state_BH1D = read_state(past_key_values, self.layer_idx, self.state_idx, self.num_heads)
+        if state_BH1D is None:
+            key_BHTD, average_BHTD = self.leaky_norm(key_BHTD, None, masks["keep"], masks["start"])
+            previous_BH1D = None
+        else:
+            previous_BH1D = self.leaky_norm.normalize(state_BH1D).to(key_BHTD.dtype)
+            key_BHTD, average_BHTD = self.leaky_norm(key_BHTD, state_BH1D[:, :, 0], masks["keep"])
+        write_state(past_key_values, self.layer_idx, self.state_idx, average_BHTD)
+        return key_BHTD, previous_BH1D
+
+
+def read_state(
+    past_key_values: Cache | None, layer_idx: int, state_idx: int, num_heads: int
+) -> torch.Tensor | None:
+    """The cached `(batch, heads, 1, head_dim)` state after the last token seen, `None` if there was none."""
+    state_BCn = None if past_key_values is None else past_key_values.get_conv_state(layer_idx, state_idx)
+    if state_BCn is None:
+        return None
+    # A copy, because the cache overwrites its states in place.
+    return state_BCn[..., -1:].clone().unflatten(1, (num_heads, -1)).transpose(2, 3)
+
+
+def write_state(
+    past_key_values: Cache | None, layer_idx: int, state_idx: int, states_BHTD: torch.Tensor
+) -> None:
+    """Hands the states after each new token to the cache, which keeps the last, or all while it records for a crop."""
+    if past_key_values is not None:
+        if not past_key_values.is_recording_past(layer_idx):
+            states_BHTD = states_BHTD[:, :, -1:]
+        states_BCT = states_BHTD.transpose(2, 3).flatten(1, 2)
+        past_key_values.update_conv_state(states_BCT, layer_idx, state_idx=state_idx, conv_kernel_size=1)
+
+
+def repeat_over_padding(value_BHTD, previous_BH1D, keep_BT):
+    """Puts at each padded position the last real value before it, so that the next real token completes that one."""
+    step_T = torch.arange(1, keep_BT.shape[1] + 1, device=keep_BT.device)
+    last_real_BT = (step_T * keep_BT).cummax(-1).values
+    index_BHTD = last_real_BT[:, None, :, None].expand_as(value_BHTD)
+    return torch.cat([previous_BH1D, value_BHTD], 2).gather(2, index_BHTD)
+
+
+def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Attention step by step: the reference of the other implementations, and the one that returns its weights."""
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = F.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class MosaicContextualMemory(nn.Module):
+    """A layer of contextual memories, which store pairs as the text goes by (equation 8).
+
+    `y_T = sum_{i <= T-1} softmax_i(k_T . k_i) v_i`, and 0 while the memory is empty. The same keys ask and are asked.
+    """
+
+    def __init__(self, config: MosaicConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.num_heads = config.num_attention_heads
+        self.attention_dropout = config.attention_dropout
+        self.is_causal = True
+        self.key_extractor = MosaicKeyExtractor(config, layer_idx, state_idx=0, num_heads=self.num_heads)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
+        self.peek_norm = MosaicPeekNorm(self.num_heads)
+        self.o_proj = MosaicOutputProjection(config.hidden_size, config.hidden_size, bias=config.use_bias)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        masks: dict[str, torch.Tensor | None],
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch, time, hidden)`): layer-normed residual stream.
+            masks (`dict`): see `MosaicModel.create_masks_for_generate`.
+            past_key_values (`Cache`, *optional*): memories so far; updated in place.
+
+        Returns:
+            What the memories recall, `(batch, time, hidden)`, and the weight of each pair, `(batch, heads, time,
+            slots)`, if the attention implementation returns weights: strictly lower triangular, column i is pair i.
+        """
+        value_BHTD = split_heads(self.v_proj(hidden_states), self.num_heads)
+        query_BHTD, previous_key_BH1D = self.key_extractor(hidden_states, masks, past_key_values)
+        previous_value_BH1D = read_state(past_key_values, self.layer_idx, 1, self.num_heads)
+        is_first = previous_value_BH1D is None
+        if is_first:
+            previous_key_BH1D = previous_value_BH1D = torch.zeros_like(value_BHTD[:, :, :1])
+        if masks["keep"] is not None:
+            value_BHTD = repeat_over_padding(value_BHTD, previous_value_BH1D, masks["keep"])
+        write_state(past_key_values, self.layer_idx, 1, value_BHTD)
+
+        key_BHSD = torch.cat([previous_key_BH1D, query_BHTD[:, :, :-1]], 2)
+        older_BHTD = torch.cat([previous_value_BH1D, value_BHTD[:, :, :-1]], 2)
+        value_BHSD = self.peek_norm(older_BHTD, value_BHTD)
+        if past_key_values is not None:
+            key_BHSD, value_BHSD = past_key_values.update(key_BHSD, value_BHSD, self.layer_idx)
+
+        if masks["cu_seq_lens"] is not None:
+            recalled_BTHD, weights = (
+                self._recall_packed(query_BHTD, key_BHSD, value_BHSD, masks, **kwargs),
+                None,
+            )
+        elif masks["slots"] is None:
+            recalled_BTHD, weights = self._recall_causal(query_BHTD, key_BHSD, value_BHSD, is_first, **kwargs)
+        else:
+            recalled_BTHD, weights = self._recall_masked(query_BHTD, key_BHSD, value_BHSD, masks, **kwargs)
+        return self.dropout(self.o_proj(recalled_BTHD.flatten(2))), weights
+
+    def _attend(self, query_BHTD, key_BHSD, value_BHSD, mask, **kwargs):
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        dropout = self.attention_dropout if self.training else 0.0
+        return attention(self, query_BHTD, key_BHSD, value_BHSD, mask, scaling=1.0, dropout=dropout, **kwargs)
+
+    def _recall_causal(self, query_BHTD, key_BHSD, value_BHSD, is_first, **kwargs):
+        """Without the dummy slot, and without the query whose memory is empty, the mask is plain causal."""
+        num_empty = int(is_first)
+        if query_BHTD.shape[2] == num_empty:
+            return torch.zeros_like(query_BHTD).transpose(1, 2), None
+        recalled_BTHD, weights = self._attend(
+            query_BHTD[:, :, num_empty:], key_BHSD[:, :, 1:], value_BHSD[:, :, 1:], None, **kwargs
+        )
+        weights = None if weights is None else F.pad(weights, (0, 1, num_empty, 0))
+        return F.pad(recalled_BTHD, (0, 0, 0, 0, num_empty, 0)), weights
+
+    def _recall_masked(self, query_BHTD, key_BHSD, value_BHSD, masks, **kwargs):
+        recalled_BTHD, weights = self._attend(query_BHTD, key_BHSD, value_BHSD, masks["slots"], **kwargs)
+        # Where the memory is empty, attention answers with whatever its implementation does without any visible slot.
+        empty_BT = ~masks["recall"]
+        if weights is not None:
+            weights = F.pad(weights[..., 1:], (0, 1)).masked_fill(empty_BT[:, None, :, None], 0)
+        return recalled_BTHD.masked_fill(empty_BT[:, :, None, None], 0), weights
+
+    def _recall_packed(self, query_BHTD, key_BHSD, value_BHSD, masks, **kwargs):
+        """`_recall_causal` for each of the packed sequences, by flash attention's kernel for varying lengths."""
+        batch, _, time, _ = query_BHTD.shape
+        index = masks["recall"].flatten().nonzero()[:, 0]
+        states = [
+            states.transpose(1, 2).flatten(0, 1)[index] for states in (query_BHTD, key_BHSD, value_BHSD)
+        ]
+        recalled = torch.zeros_like(query_BHTD.transpose(1, 2)).flatten(0, 1)
+        if len(index):
+            cu_seq_lens = masks["cu_seq_lens"]
+            longest = int(cu_seq_lens.diff().max())
+            packing = {"cu_seq_lens_q": cu_seq_lens, "cu_seq_lens_k": cu_seq_lens}
+            packing |= {"max_length_q": longest, "max_length_k": longest}
+            query, key, value = (states.transpose(0, 1)[None] for states in states)
+            answer, _ = self._attend(query, key, value, None, **packing, **kwargs)
+            recalled = recalled.index_copy(0, index, answer[0])
+        return recalled.unflatten(0, (batch, time))
+
+
+class MosaicPersistentMemory(nn.Module):
+    """A layer of persistent memories, whose pairs are trained: `y_T = alpha softmax(k_T K^T) V` (paper, section 5).
+
+    They take the place of a transformer's feed-forward network. Stored keys are not normalised.
+    """
+
+    def __init__(self, config: MosaicConfig, layer_idx: int):
+        super().__init__()
+        num_heads = config.num_persistent_heads
+        head_dim = config.hidden_size // num_heads
+        shape = (config.num_persistent_banks, num_heads, config.persistent_memory_size, head_dim)
+        self.key_extractor = MosaicKeyExtractor(config, layer_idx, state_idx=2, num_heads=num_heads, power=2)
+        self.memory_keys = nn.Parameter(torch.empty(shape))
+        self.memory_values = nn.Parameter(torch.empty(shape))
+        self.log_value_norm = nn.Parameter(torch.empty(num_heads))
+        self.o_proj = MosaicOutputProjection(config.hidden_size, config.hidden_size, bias=config.use_bias)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        masks: dict[str, torch.Tensor | None],
+        past_key_values: Cache | None = None,
+    ) -> torch.Tensor:
+        """Arguments and first result as for [`MosaicContextualMemory`]."""
+        query_BHTD, _ = self.key_extractor(hidden_states, masks, past_key_values)
+        batch, _, time, _ = query_BHTD.shape
+        # All rows ask the same memory, so that the batch can be part of the time.
+        query_HtD = query_BHTD.transpose(0, 1).flatten(1, 2)
+        query_NHtD = query_HtD.expand(len(self.memory_keys), -1, -1, -1)
+        recalled_HtD = F.scaled_dot_product_attention(
+            query_NHtD, self.memory_keys, self.memory_values, scale=1.0
+        ).mean(0)
+        scale_H = torch.exp(SCALAR_GAIN * self.log_value_norm.float()).to(recalled_HtD.dtype)
+        recalled_HtD = recalled_HtD * scale_H[:, None, None]
+        recalled_BTC = recalled_HtD.transpose(0, 1).flatten(1).unflatten(0, (batch, time))
+        return self.dropout(self.o_proj(recalled_BTC))
+
+
+class MosaicOutputProjection(nn.Linear):
+    """Mixes what the memories of a layer recall. A class of its own because it starts smaller in a deeper model."""
+
+
+class MosaicBlock(GradientCheckpointingLayer):
+    """`x += contextual(LN(x)); x += persistent(LN(x))` (paper, figure 8)."""
+
+    def __init__(self, config: MosaicConfig, layer_idx: int):
+        super().__init__()
+        self.contextual_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.use_bias)
+        self.contextual_memory = MosaicContextualMemory(config, layer_idx)
+        self.persistent_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.use_bias)
+        self.persistent_memory = MosaicPersistentMemory(config, layer_idx)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        masks: dict[str, torch.Tensor | None],
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        recalled, _ = self.contextual_memory(
+            self.contextual_norm(hidden_states), masks=masks, past_key_values=past_key_values, **kwargs
+        )
+        hidden_states = hidden_states + recalled
+        recalled = self.persistent_memory(self.persistent_norm(hidden_states), masks, past_key_values)
+        return hidden_states + recalled
+
+
+class MosaicPreTrainedModel(PreTrainedModel):
+    """What all Memory Mosaics share: capabilities and initialisation."""
+
+    config: MosaicConfig
+    config_class = MosaicConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MosaicBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": MosaicBlock, "attentions": MosaicContextualMemory}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialises as the original code does (architecture of the paper's section 5)."""
+        if isinstance(module, nn.Embedding):
+            std = self.config.hidden_size**-0.5 if self.config.tie_word_embeddings else 1.0
+            init.normal_(module.weight, std=std)
+        elif isinstance(module, nn.Linear):
+            is_output = isinstance(module, MosaicOutputProjection)
+            fan_in = module.in_features * (self.config.num_hidden_layers if is_output else 1)
+            init.normal_(module.weight, std=fan_in**-0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, MosaicLeakyNorm):
+            init.copy_(module.leak, torch.linspace(0.5, 5, len(module.leak)) / SCALAR_GAIN)
+            init.constant_(module.log_scale, 1 / SCALAR_GAIN)
+        elif isinstance(module, MosaicPeekNorm):
+            init.uniform_(module.mix)
+            init.constant_(module.log_scale, -0.5 / SCALAR_GAIN)
+        elif isinstance(module, MosaicPersistentMemory):
+            init.normal_(module.memory_keys, std=module.memory_keys.shape[-1] ** -0.5)
+            init.normal_(module.memory_values, std=module.memory_values.shape[-1] ** -0.5)
+            init.constant_(module.log_value_norm, -0.5 / SCALAR_GAIN)
+        else:
+            super()._init_weights(module)
+
+
+class MosaicModel(MosaicPreTrainedModel):
+    """Embedding, blocks and a last layer norm: a Memory Mosaic without a head (paper, figure 8)."""
+
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: MosaicConfig):
+        config.validate_architecture()
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            [MosaicBlock(config, layer_idx) for layer_idx in range(config.num_hidden_layers)]
+        )
+        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.use_bias)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        seq_idx: torch.Tensor | None = None,
+        cu_seq_lens_q: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPast:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, time)`): token ids.
+            attention_mask (`torch.Tensor` of shape `(batch, seen + time)`, *optional*): 0 for padding, anywhere.
+            position_ids (`torch.LongTensor` of shape `(batch, time)`, *optional*): there are no positions in a Memory
+                Mosaic. Without mask and cache, a place where they do not rise by one starts a new packed sequence.
+            past_key_values (`Cache`, *optional*): what an earlier call returned, or `DynamicCache(config=config)`.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch, time, hidden)`, *optional*): instead of `input_ids`.
+            use_cache (`bool`, *optional*): whether to return `past_key_values`.
+            seq_idx (`torch.Tensor` of shape `(batch, time)`, *optional*): number of the packed sequence of each token.
+            cu_seq_lens_q (`torch.Tensor` of shape `(sequences + 1,)`, *optional*): borders of packed sequences in a
+                batch of one row; like `seq_idx`, what `DataCollatorWithFlattening` gives.
+
+        Raises:
+            ValueError: for token ids outside the vocabulary (on a CPU), no tokens, a mask that is not `(batch, seen +
+                time)`, packed sequences together with a mask or a cache, or a cache built for another model.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+        if inputs_embeds is None:
+            self._check_token_ids(input_ids)
+            inputs_embeds = self.embed_tokens(input_ids)
+        if inputs_embeds.shape[1] == 0:
+            raise ValueError(
+                f"input_ids and inputs_embeds need at least one token, not {tuple(inputs_embeds.shape)}"
+            )
+        for name in ("cu_seq_lens_k", "max_length_q", "max_length_k"):
+            kwargs.pop(name, None)
+
+        start_BT = find_sequence_starts(
+            inputs_embeds, attention_mask, position_ids, past_key_values, seq_idx, cu_seq_lens_q
+        )
+        if start_BT is not None:
+            masks = create_packed_masks(self.config, inputs_embeds, start_BT)
+        else:
+            if use_cache and past_key_values is None:
+                past_key_values = DynamicCache(config=self.config)
+            self._check_cache(past_key_values)
+            masks = attention_mask
+            if not isinstance(masks, dict):
+                masks = self.create_masks_for_generate(
+                    self.config, inputs_embeds, attention_mask, past_key_values
+                )
+
+        hidden_states = inputs_embeds
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, masks=masks, past_key_values=past_key_values, **kwargs)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
+        )
+
+    @staticmethod
+    def create_masks_for_generate(
+        config: MosaicConfig,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None = None,
+        **kwargs,
+    ) -> dict[str, torch.Tensor | None]:
+        """The masks of all layers, which `generate()` asks for ahead of a compiled forward.
+
+        Returns:
+            `dict`: `slots`, which slots a query sees, in the form that the attention implementation wants, `None` if
+            plain causal; `recall (batch, time)`, False for queries whose memory is empty; `keep (batch, time)`, False
+            for padding; `start` and `cu_seq_lens`, for packed sequences only. `None` stands for nothing to mask.
+        """
+        batch, time = inputs_embeds.shape[:2]
+        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        # Lengths are tensors then, and reading them would break the graph.
+        is_static = past_key_values is not None and past_key_values.is_compileable
+        keep_BS = check_attention_mask(attention_mask, batch, None if is_static else seen + time)
+        if not is_static and keep_BS is not None and not is_tracing(keep_BS):
+            is_right_padded = past_key_values is None and bool((keep_BS[:, 1:] <= keep_BS[:, :-1]).all())
+            # Tokens never look at padding to their right.
+            if is_right_padded or bool(keep_BS.all()):
+                keep_BS = None
+        masks = dict.fromkeys(("slots", "recall", "keep", "start", "cu_seq_lens"))
+        if keep_BS is None and not is_static and has_causal_kernel(config, seen, time):
+            return masks
+        if keep_BS is None:
+            length = time if past_key_values is None else past_key_values.get_mask_sizes(time, 0)[0]
+            slots_BS = torch.ones(batch, length, dtype=torch.bool, device=inputs_embeds.device)
+            slots_BS[:, 0] = False
+            masks["recall"] = (torch.arange(time, device=inputs_embeds.device) + seen > 0).expand(batch, -1)
+        else:
+            slots_BS = keep_BS & (keep_BS.cumsum(-1) > 1)
+            masks["recall"] = slots_BS[:, -time:]
+            masks["keep"] = keep_BS[:, -time:]
+        masks["slots"] = create_causal_mask(
+            config, inputs_embeds, slots_BS, past_key_values, allow_is_causal_skip=False
+        )
+        return masks
+
+    def _check_token_ids(self, input_ids: torch.LongTensor) -> None:
+        """On other devices than a CPU the check would wait for the device, which reports such ids itself."""
+        if input_ids.device.type == "cpu" and input_ids.numel() and not is_tracing(input_ids):
+            lowest, highest = input_ids.aminmax()
+            if lowest < 0 or highest >= self.embed_tokens.num_embeddings:
+                wrong = int(lowest if lowest < 0 else highest)
+                raise ValueError(
+                    f"input_ids must lie in [0, {self.embed_tokens.num_embeddings}), not {wrong}"
+                )
+
+    def _check_cache(self, past_key_values: Cache | None) -> None:
+        if past_key_values is not None:
+            layers = past_key_values.layers
+            if len(layers) != len(self.layers) or not all(hasattr(layer, "conv_states") for layer in layers):
+                raise ValueError(
+                    "past_key_values must hold keys, values and states of every layer: build it with "
+                    f"DynamicCache(config=model.config) or StaticCache(config=model.config, ...), not {past_key_values}"
+                )
+
+
+def has_causal_kernel(config: MosaicConfig, seen: int, time: int) -> bool:
+    """Whether attention needs no mask to be causal; sdpa aligns the first query with the first key, flash the last."""
+    is_aligned = seen == 0 or time == 1
+    return is_flash_attention_requested(config) or (config._attn_implementation == "sdpa" and is_aligned)
+
+
+def check_attention_mask(attention_mask, batch, length):
+    """The `(batch, length)` mask as booleans; `length` is `None` where it cannot be known."""
+    if attention_mask is None:
+        return None
+    expected = (batch, attention_mask.shape[-1] if length is None else length)
+    if tuple(attention_mask.shape) != expected:
+        raise ValueError(
+            f"attention_mask must have shape (batch, tokens seen + new tokens) = {expected}, not "
+            f"{tuple(attention_mask.shape)}: a leaky average needs to know which tokens are padding"
+        )
+    return attention_mask.bool()
+
+
+def find_sequence_starts(inputs_embeds, attention_mask, position_ids, past_key_values, seq_idx, cu_seq_lens):
+    """Where packed sequences start, `(batch, time)`; `None` if each row is one sequence."""
+    if seq_idx is None and cu_seq_lens is None:
+        if position_ids is None or attention_mask is not None or past_key_values is not None:
+            return None
+        seq_idx = find_packed_sequence_indices(position_ids.expand(inputs_embeds.shape[0], -1))
+        if seq_idx is None:
+            return None
+    elif attention_mask is not None or (past_key_values is not None and past_key_values.get_seq_length() > 0):
+        raise ValueError(
+            "packed sequences (seq_idx, cu_seq_lens_q) exclude attention_mask and past_key_values"
+        )
+    start_BT = torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
+    start_BT[:, 0] = True
+    if seq_idx is not None:
+        start_BT[:, 1:] = seq_idx[:, 1:] != seq_idx[:, :-1]
+    elif len(inputs_embeds) == 1:
+        start_BT[0, cu_seq_lens[:-1].long()] = True
+    else:
+        raise ValueError(f"cu_seq_lens_q needs a batch of one row, not {len(inputs_embeds)}")
+    return start_BT
+
+
+def create_packed_masks(config, inputs_embeds, start_BT):
+    """The masks of `MosaicModel.create_masks_for_generate` for rows in which several sequences follow each other."""
+    masks = {"start": start_BT, "recall": ~start_BT, "keep": None, "slots": None, "cu_seq_lens": None}
+    if is_flash_attention_requested(config):
+        bound = start_BT.flatten().nonzero()[:, 0]
+        end = F.pad(bound[1:], (0, 1), value=start_BT.numel())
+        masks["cu_seq_lens"] = F.pad((end - bound - 1).cumsum(0), (1, 0)).int()
+        return masks
+    sequence_BT = start_BT.cumsum(-1)
+
+    def within_sequence(batch_idx, head_idx, query_idx, slot_idx):
+        same = sequence_BT[batch_idx, query_idx] == sequence_BT[batch_idx, slot_idx]
+        return same & ~start_BT[batch_idx, slot_idx]
+
+    masks["slots"] = create_causal_mask(config, inputs_embeds, None, None, and_mask_function=within_sequence)
+    return masks
+
+
+class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
+    """A Memory Mosaic that predicts the next token: `logits = logit_scale * W x`, W tied to the embedding by default."""
+
+    _auto_class = "AutoModelForCausalLM"
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: MosaicConfig):
+        super().__init__(config)
+        self.model = MosaicModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    create_masks_for_generate = staticmethod(MosaicModel.create_masks_for_generate)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CausalLMOutputWithPast:
+        """
+        Args as for [`MosaicModel`], and:
+            labels (`torch.LongTensor` of shape `(batch, time)`, *optional*): the tokens themselves, -100 where they do
+                not count; the loss compares position t with label t + 1.
+            logits_to_keep (`int` or `torch.Tensor`): how many of the last positions get logits (0: all), or which.
+        """
+        outputs: BaseModelOutputWithPast = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        # The hidden states are smaller than the logits.
+        logits = self.lm_head(hidden_states * self.config.logit_scale)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
+            )
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class MosaicForSequenceClassification(GenericForSequenceClassification, MosaicPreTrainedModel):
+    """A Memory Mosaic with a linear layer on the last token that is not padding."""
+
+    _auto_class = "AutoModelForSequenceClassification"
+
+
+class MosaicForTokenClassification(GenericForTokenClassification, MosaicPreTrainedModel):
+    """A Memory Mosaic with a linear layer on every token."""
+
+    _auto_class = "AutoModelForTokenClassification"
+
+
+__all__ = [
+    "MosaicForCausalLM",
+    "MosaicForSequenceClassification",
+    "MosaicForTokenClassification",
+    "MosaicModel",
+    "MosaicPreTrainedModel",
+]
