@@ -9,7 +9,6 @@ from transformers import (
 )
 
 from .configuration_mosaic import MosaicConfig
-from .leaky_average import leaky_average, leaky_average_reference
 from .modeling_mosaic import (
     MosaicForCausalLM,
     MosaicForSequenceClassification,
@@ -32,6 +31,4 @@ __all__ = [
     "MosaicForTokenClassification",
     "MosaicModel",
     "MosaicPreTrainedModel",
-    "leaky_average",
-    "leaky_average_reference",
 ]

@@ -57,7 +57,7 @@ class MosaicConfig(PreTrainedConfig):
         num_persistent_banks (`int`): independent sets of M pairs a persistent unit; their answers are averaged.
         use_bias (`bool`): whether linear layers and layer norms have biases.
         layer_norm_eps (`float`): epsilon of the layer norms.
-        attention_dropout (`float`): dropout on the weights with which contextual memories mix their values.
+        attention_dropout (`float`): dropout on the weights with which memories mix their values.
         hidden_dropout (`float`): dropout on what the contextual and the persistent memories add to the residual stream.
         logit_scale (`float`, *optional*): factor on the logits; 1 / sqrt(`hidden_size`) if `None`.
         max_log_key_scale (`float`): the log of a key scale alpha_phi, in nats, is clamped here from above.

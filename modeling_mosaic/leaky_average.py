@@ -22,10 +22,10 @@ def leaky_average_reference(
     key, leak, state = _in_full_precision(key_BHTD, leak_per_token_H, state_BHD)
     decay = torch.exp(-leak)[:, None]
     averages = []
-    for t in range(key.shape[2]):
+    for t, key_BHD in enumerate(key.unbind(2)):
         if start_BT is not None:
             state = state.masked_fill(start_BT[:, t, None, None], 0)
-        step = key[:, :, t] + decay * state
+        step = key_BHD + decay * state
         state = step if keep_BT is None else torch.where(keep_BT[:, t, None, None], step, state)
         averages.append(state)
     return torch.stack(averages, 2), state
@@ -113,7 +113,7 @@ def _average_in_chunks(key_BHTD, leak_H, state_BHD, age_BT, start_BT):
         carried_BHND = _average_in_chunks(ends_BHND, leak_H, state_BHD, end_age, end_start)
         before_BHND = torch.cat([state_BHD[:, :, None], carried_BHND], 2)
 
-    fade_bHnQ = torch.exp(-leak_H[:, None, None] * age_bnQ[:, None])
+    fade_bHnQ = torch.exp(-leak_H)[:, None, None] ** age_bnQ[:, None]
     if sequence_bnQ is not None:
         fade_bHnQ = fade_bHnQ * (sequence_bnQ == 0)[:, None]
     average = torch.addcmul(inside_BHNQD, fade_bHnQ[..., None], before_BHND[..., None, :])
@@ -122,9 +122,9 @@ def _average_in_chunks(key_BHTD, leak_H, state_BHD, age_BT, start_BT):
 
 def _apply_decay(key_BHNQD, leak_H, age_bnQ, sequence_bnQ):
     """The average within each chunk, as if nothing came before it."""
-    # Clamped before exp: above the diagonal exp would overflow, and 0 * inf is NaN in the gradient.
+    # Clamped first: above the diagonal the power would overflow, and 0 * inf is NaN in the gradient.
     elapsed_bnQQ = (age_bnQ[..., :, None] - age_bnQ[..., None, :]).clamp(min=0)
-    decay_bHnQQ = torch.exp(-leak_H[:, None, None, None] * elapsed_bnQQ[:, None]).tril()
+    decay_bHnQQ = (torch.exp(-leak_H)[:, None, None, None] ** elapsed_bnQQ[:, None]).tril()
     if sequence_bnQ is not None:
         decay_bHnQQ = decay_bHnQQ * (sequence_bnQ[..., :, None] == sequence_bnQ[..., None, :])[:, None]
     if decay_bHnQQ.shape[0] == decay_bHnQQ.shape[2] == 1:

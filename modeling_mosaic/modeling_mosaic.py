@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_causal_mask, find_packed_sequence_indices
 from transformers.modeling_layers import (
     GenericForSequenceClassification,
     GenericForTokenClassification,
@@ -24,12 +23,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
-from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_mosaic import MosaicConfig
 from .leaky_average import leaky_average
+from .memory_masks import create_memory_masks, create_packed_masks, find_sequence_starts
 
 
 # The scalars r and s of a memory are stored divided by this, as in the original: Adam then moves them ten times as fast.
@@ -39,6 +39,11 @@ SCALAR_GAIN = 10.0
 def split_heads(states_BTC: torch.Tensor, num_heads: int) -> torch.Tensor:
     """`(batch, time, hidden)` to `(batch, heads, time, head_dim)`, a view."""
     return states_BTC.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def unit(vector: torch.Tensor) -> torch.Tensor:
+    """`Norm` of equation 7, over the last dimension in float32 or more; a zero vector stays zero."""
+    return vector * torch.rsqrt(vector.square().sum(-1, keepdim=True) + 1e-20)
 
 
 class MosaicLeakyNorm(nn.Module):
@@ -65,7 +70,7 @@ class MosaicLeakyNorm(nn.Module):
         """`alpha Norm(kbar)`; zero for a zero average."""
         log_scale_H = (SCALAR_GAIN * self.log_scale.to(average_BHTD.dtype)).clamp(max=self.max_log_scale)
         scale_H11 = torch.exp(self.power * log_scale_H)[:, None, None]
-        return F.normalize(average_BHTD, dim=-1, eps=1e-10) * scale_H11
+        return unit(average_BHTD) * scale_H11
 
 
 class MosaicPeekNorm(nn.Module):
@@ -83,9 +88,10 @@ class MosaicPeekNorm(nn.Module):
     def forward(self, value_BHTD: torch.Tensor, next_BHTD: torch.Tensor) -> torch.Tensor:
         """`value_BHTD` are values v~, `next_BHTD` those one token later. Returns v in the same precision."""
         dtype = torch.promote_types(value_BHTD.dtype, torch.float32)
-        mixed_BHTD = torch.lerp(next_BHTD.to(dtype), value_BHTD.to(dtype), self.mix.to(dtype)[:, None, None])
+        next_BHTD = next_BHTD.to(dtype)
+        mixed_BHTD = next_BHTD + self.mix.to(dtype)[:, None, None] * (value_BHTD - next_BHTD)
         scale_H11 = torch.exp(SCALAR_GAIN * self.log_scale.to(dtype))[:, None, None]
-        return (F.normalize(mixed_BHTD, dim=-1, eps=1e-10) * scale_H11).to(value_BHTD.dtype)
+        return (unit(mixed_BHTD) * scale_H11).to(value_BHTD.dtype)
 
 
 class MosaicKeyExtractor(nn.Module):
@@ -148,7 +154,7 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
-    weights = F.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.softmax(weights, dim=-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
     weights = F.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
@@ -182,7 +188,7 @@ class MosaicContextualMemory(nn.Module):
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(batch, time, hidden)`): layer-normed residual stream.
-            masks (`dict`): see `MosaicModel.create_masks_for_generate`.
+            masks (`dict`): see `create_memory_masks`.
             past_key_values (`Cache`, *optional*): memories so far; updated in place.
 
         Returns:
@@ -272,6 +278,7 @@ class MosaicPersistentMemory(nn.Module):
         num_heads = config.num_persistent_heads
         head_dim = config.hidden_size // num_heads
         shape = (config.num_persistent_banks, num_heads, config.persistent_memory_size, head_dim)
+        self.attention_dropout = config.attention_dropout
         self.key_extractor = MosaicKeyExtractor(config, layer_idx, state_idx=2, num_heads=num_heads, power=2)
         self.memory_keys = nn.Parameter(torch.empty(shape))
         self.memory_values = nn.Parameter(torch.empty(shape))
@@ -292,9 +299,14 @@ class MosaicPersistentMemory(nn.Module):
         query_HtD = query_BHTD.transpose(0, 1).flatten(1, 2)
         query_NHtD = query_HtD.expand(len(self.memory_keys), -1, -1, -1)
         recalled_HtD = F.scaled_dot_product_attention(
-            query_NHtD, self.memory_keys, self.memory_values, scale=1.0
+            query_NHtD,
+            self.memory_keys,
+            self.memory_values,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+            scale=1.0,
         ).mean(0)
-        scale_H = torch.exp(SCALAR_GAIN * self.log_value_norm.float()).to(recalled_HtD.dtype)
+        dtype = torch.promote_types(recalled_HtD.dtype, torch.float32)
+        scale_H = torch.exp(SCALAR_GAIN * self.log_value_norm.to(dtype)).to(recalled_HtD.dtype)
         recalled_HtD = recalled_HtD * scale_H[:, None, None]
         recalled_BTC = recalled_HtD.transpose(0, 1).flatten(1).unflatten(0, (batch, time))
         return self.dropout(self.o_proj(recalled_BTC))
@@ -452,47 +464,7 @@ class MosaicModel(MosaicPreTrainedModel):
             last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
         )
 
-    @staticmethod
-    def create_masks_for_generate(
-        config: MosaicConfig,
-        inputs_embeds: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None = None,
-        **kwargs,
-    ) -> dict[str, torch.Tensor | None]:
-        """The masks of all layers, which `generate()` asks for ahead of a compiled forward.
-
-        Returns:
-            `dict`: `slots`, which slots a query sees, in the form that the attention implementation wants, `None` if
-            plain causal; `recall (batch, time)`, False for queries whose memory is empty; `keep (batch, time)`, False
-            for padding; `start` and `cu_seq_lens`, for packed sequences only. `None` stands for nothing to mask.
-        """
-        batch, time = inputs_embeds.shape[:2]
-        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
-        # Lengths are tensors then, and reading them would break the graph.
-        is_static = past_key_values is not None and past_key_values.is_compileable
-        keep_BS = check_attention_mask(attention_mask, batch, None if is_static else seen + time)
-        if not is_static and keep_BS is not None and not is_tracing(keep_BS):
-            is_right_padded = past_key_values is None and bool((keep_BS[:, 1:] <= keep_BS[:, :-1]).all())
-            # Tokens never look at padding to their right.
-            if is_right_padded or bool(keep_BS.all()):
-                keep_BS = None
-        masks = dict.fromkeys(("slots", "recall", "keep", "start", "cu_seq_lens"))
-        if keep_BS is None and not is_static and has_causal_kernel(config, seen, time):
-            return masks
-        if keep_BS is None:
-            length = time if past_key_values is None else past_key_values.get_mask_sizes(time, 0)[0]
-            slots_BS = torch.ones(batch, length, dtype=torch.bool, device=inputs_embeds.device)
-            slots_BS[:, 0] = False
-            masks["recall"] = (torch.arange(time, device=inputs_embeds.device) + seen > 0).expand(batch, -1)
-        else:
-            slots_BS = keep_BS & (keep_BS.cumsum(-1) > 1)
-            masks["recall"] = slots_BS[:, -time:]
-            masks["keep"] = keep_BS[:, -time:]
-        masks["slots"] = create_causal_mask(
-            config, inputs_embeds, slots_BS, past_key_values, allow_is_causal_skip=False
-        )
-        return masks
+    create_masks_for_generate = staticmethod(create_memory_masks)
 
     def _check_token_ids(self, input_ids: torch.LongTensor) -> None:
         """On other devices than a CPU the check would wait for the device, which reports such ids itself."""
@@ -514,66 +486,6 @@ class MosaicModel(MosaicPreTrainedModel):
                 )
 
 
-def has_causal_kernel(config: MosaicConfig, seen: int, time: int) -> bool:
-    """Whether attention needs no mask to be causal; sdpa aligns the first query with the first key, flash the last."""
-    is_aligned = seen == 0 or time == 1
-    return is_flash_attention_requested(config) or (config._attn_implementation == "sdpa" and is_aligned)
-
-
-def check_attention_mask(attention_mask, batch, length):
-    """The `(batch, length)` mask as booleans; `length` is `None` where it cannot be known."""
-    if attention_mask is None:
-        return None
-    expected = (batch, attention_mask.shape[-1] if length is None else length)
-    if tuple(attention_mask.shape) != expected:
-        raise ValueError(
-            f"attention_mask must have shape (batch, tokens seen + new tokens) = {expected}, not "
-            f"{tuple(attention_mask.shape)}: a leaky average needs to know which tokens are padding"
-        )
-    return attention_mask.bool()
-
-
-def find_sequence_starts(inputs_embeds, attention_mask, position_ids, past_key_values, seq_idx, cu_seq_lens):
-    """Where packed sequences start, `(batch, time)`; `None` if each row is one sequence."""
-    if seq_idx is None and cu_seq_lens is None:
-        if position_ids is None or attention_mask is not None or past_key_values is not None:
-            return None
-        seq_idx = find_packed_sequence_indices(position_ids.expand(inputs_embeds.shape[0], -1))
-        if seq_idx is None:
-            return None
-    elif attention_mask is not None or (past_key_values is not None and past_key_values.get_seq_length() > 0):
-        raise ValueError(
-            "packed sequences (seq_idx, cu_seq_lens_q) exclude attention_mask and past_key_values"
-        )
-    start_BT = torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
-    start_BT[:, 0] = True
-    if seq_idx is not None:
-        start_BT[:, 1:] = seq_idx[:, 1:] != seq_idx[:, :-1]
-    elif len(inputs_embeds) == 1:
-        start_BT[0, cu_seq_lens[:-1].long()] = True
-    else:
-        raise ValueError(f"cu_seq_lens_q needs a batch of one row, not {len(inputs_embeds)}")
-    return start_BT
-
-
-def create_packed_masks(config, inputs_embeds, start_BT):
-    """The masks of `MosaicModel.create_masks_for_generate` for rows in which several sequences follow each other."""
-    masks = {"start": start_BT, "recall": ~start_BT, "keep": None, "slots": None, "cu_seq_lens": None}
-    if is_flash_attention_requested(config):
-        bound = start_BT.flatten().nonzero()[:, 0]
-        end = F.pad(bound[1:], (0, 1), value=start_BT.numel())
-        masks["cu_seq_lens"] = F.pad((end - bound - 1).cumsum(0), (1, 0)).int()
-        return masks
-    sequence_BT = start_BT.cumsum(-1)
-
-    def within_sequence(batch_idx, head_idx, query_idx, slot_idx):
-        same = sequence_BT[batch_idx, query_idx] == sequence_BT[batch_idx, slot_idx]
-        return same & ~start_BT[batch_idx, slot_idx]
-
-    masks["slots"] = create_causal_mask(config, inputs_embeds, None, None, and_mask_function=within_sequence)
-    return masks
-
-
 class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
     """A Memory Mosaic that predicts the next token: `logits = logit_scale * W x`, W tied to the embedding by default."""
 
@@ -586,7 +498,7 @@ class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    create_masks_for_generate = staticmethod(MosaicModel.create_masks_for_generate)
+    create_masks_for_generate = staticmethod(create_memory_masks)
 
     @can_return_tuple
     def forward(

@@ -1,0 +1,125 @@
+"""Which slots of its memory a token sees, where padding and packed sequences are.
+
+Shapes: B batch, T new tokens, S slots. Slot t holds pair t - 1; slot 0 is a dummy.
+"""
+
+import torch
+from torch.nn import functional as F
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask, find_packed_sequence_indices
+from transformers.utils.generic import is_flash_attention_requested
+from transformers.utils.import_utils import is_tracing
+
+from .configuration_mosaic import MosaicConfig
+
+
+def create_memory_masks(
+    config: MosaicConfig,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    past_key_values: Cache | None = None,
+    **kwargs,
+) -> dict[str, torch.Tensor | None]:
+    """The masks of all layers; `generate()` asks for them ahead of a compiled forward.
+
+    Returns:
+        `dict`: `slots`, which slots a query sees, in the form that the attention implementation wants, `None` if
+        plain causal; `recall (batch, time)`, False for queries whose memory is empty; `keep (batch, time)`, False
+        for padding; `start` and `cu_seq_lens`, for packed sequences only. `None` stands for nothing to mask.
+    """
+    batch, time = inputs_embeds.shape[:2]
+    seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+    # Lengths are tensors then, and reading them would break the graph.
+    is_static = past_key_values is not None and past_key_values.is_compileable
+    keep_BS = check_attention_mask(attention_mask, batch, None if is_static else seen + time)
+    if not is_static and keep_BS is not None and not is_tracing(keep_BS):
+        is_right_padded = past_key_values is None and bool((keep_BS[:, 1:] <= keep_BS[:, :-1]).all())
+        # Tokens never look at padding to their right.
+        if is_right_padded or bool(keep_BS.all()):
+            keep_BS = None
+    masks = dict.fromkeys(("slots", "recall", "keep", "start", "cu_seq_lens"))
+    if keep_BS is None and not is_static and has_causal_kernel(config, seen, time):
+        return masks
+    if keep_BS is None:
+        slot_S = torch.arange(count_slots(config, past_key_values, time), device=inputs_embeds.device)
+        query_T = torch.arange(time, device=inputs_embeds.device) + seen
+        slots_BS = ((slot_S > 0) & (slot_S <= query_T[-1])).expand(batch, -1)
+        masks["recall"] = (query_T > 0).expand(batch, -1)
+    else:
+        slots_BS = keep_BS & (keep_BS.cumsum(-1) > 1)
+        masks["recall"] = slots_BS[:, -time:]
+        masks["keep"] = keep_BS[:, -time:]
+    masks["slots"] = create_causal_mask(
+        config, inputs_embeds, slots_BS, past_key_values, allow_is_causal_skip=False
+    )
+    return masks
+
+
+def count_slots(config: MosaicConfig, past_key_values: Cache | None, time: int) -> int:
+    """How many slots attention gets to see, `time` new ones included."""
+    if past_key_values is None:
+        return time
+    if is_flash_attention_requested(config):
+        # It takes the last queries for those of the last slots, and so must not see the free slots of a static cache.
+        return int(past_key_values.get_seq_length()) + time
+    return past_key_values.get_mask_sizes(time, 0)[0]
+
+
+def has_causal_kernel(config: MosaicConfig, seen: int, time: int) -> bool:
+    """Whether attention needs no mask to be causal; sdpa aligns the first query with the first key, flash the last."""
+    is_aligned = seen == 0 or time == 1
+    return is_flash_attention_requested(config) or (config._attn_implementation == "sdpa" and is_aligned)
+
+
+def check_attention_mask(attention_mask, batch, length):
+    """The `(batch, length)` mask as booleans; `length` is `None` where it cannot be known."""
+    if attention_mask is None:
+        return None
+    expected = (batch, attention_mask.shape[-1] if length is None else length)
+    if tuple(attention_mask.shape) != expected:
+        raise ValueError(
+            f"attention_mask must have shape (batch, tokens seen + new tokens) = {expected}, not "
+            f"{tuple(attention_mask.shape)}: a leaky average needs to know which tokens are padding"
+        )
+    return attention_mask.bool()
+
+
+def find_sequence_starts(inputs_embeds, attention_mask, position_ids, past_key_values, seq_idx, cu_seq_lens):
+    """Where packed sequences start, `(batch, time)`; `None` if each row is one sequence."""
+    if seq_idx is None and cu_seq_lens is None:
+        if position_ids is None or attention_mask is not None or past_key_values is not None:
+            return None
+        seq_idx = find_packed_sequence_indices(position_ids.expand(inputs_embeds.shape[0], -1))
+        if seq_idx is None:
+            return None
+    elif attention_mask is not None or (past_key_values is not None and past_key_values.get_seq_length() > 0):
+        raise ValueError(
+            "packed sequences (seq_idx, cu_seq_lens_q) exclude attention_mask and past_key_values"
+        )
+    start_BT = torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
+    start_BT[:, 0] = True
+    if seq_idx is not None:
+        start_BT[:, 1:] = seq_idx[:, 1:] != seq_idx[:, :-1]
+    elif len(inputs_embeds) == 1:
+        start_BT[0, cu_seq_lens[:-1].long()] = True
+    else:
+        raise ValueError(f"cu_seq_lens_q needs a batch of one row, not {len(inputs_embeds)}")
+    return start_BT
+
+
+def create_packed_masks(config, inputs_embeds, start_BT):
+    """The masks of `create_memory_masks` for rows in which several sequences follow each other."""
+    masks = {"start": start_BT, "recall": ~start_BT, "keep": None, "slots": None, "cu_seq_lens": None}
+    if is_flash_attention_requested(config):
+        bound = start_BT.flatten().nonzero()[:, 0]
+        end = F.pad(bound[1:], (0, 1), value=start_BT.numel())
+        masks["cu_seq_lens"] = F.pad((end - bound - 1).cumsum(0), (1, 0)).int()
+        return masks
+    sequence_BT = start_BT.cumsum(-1)
+
+    def within_sequence(batch_idx, head_idx, query_idx, slot_idx):
+        same = sequence_BT[batch_idx, query_idx] == sequence_BT[batch_idx, slot_idx]
+        return same & ~start_BT[batch_idx, slot_idx]
+
+    masks["slots"] = create_causal_mask(config, inputs_embeds, None, None, and_mask_function=within_sequence)
+    return masks

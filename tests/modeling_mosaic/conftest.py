@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+
+
+@pytest.fixture
+def make_config():
+    """Configs of small models; every field can be set."""
+
+    def make(**fields):
+        small = dict(
+            vocab_size=61,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            persistent_memory_size=20,
+            bos_token_id=0,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        return MosaicConfig(**{**small, **fields})
+
+    return make
+
+
+@pytest.fixture
+def make_model(make_config):
+    """Small models in eval mode whose scalars have moved from their initial values, so that no part is idle."""
+
+    def make(seed=0, model_class=MosaicForCausalLM, implementation="sdpa", **fields):
+        torch.manual_seed(seed)
+        model = model_class(make_config(**fields)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.5) if parameter.ndim > 1 else parameter.add_(0.05 * torch.randn_like(parameter))
+        model.set_attn_implementation(implementation)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def random_tokens():
+    """Token ids of the given shape, never the padding token 0."""
+
+    def make(*shape, vocab_size=61, seed=0):
+        return torch.randint(1, vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+    return make
