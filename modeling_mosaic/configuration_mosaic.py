@@ -4,7 +4,10 @@ import difflib
 import math
 
 from transformers import GenerationConfig, PreTrainedConfig
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 # What `from_pretrained`, `save_pretrained` and the base class pass along besides the fields.
 _LIBRARY_FIELDS = {
@@ -38,6 +41,7 @@ _SIZES = (
     "num_persistent_banks",
     "max_position_embeddings",
 )
+_NUMBERS = ("layer_norm_eps", "attention_dropout", "hidden_dropout", "logit_scale", "max_log_key_scale")
 
 
 class MosaicConfig(PreTrainedConfig):
@@ -111,10 +115,11 @@ class MosaicConfig(PreTrainedConfig):
         self._refuse_unknown_fields(kwargs)
         if self.num_persistent_heads is None:
             self.num_persistent_heads = self.num_attention_heads
-        if self.persistent_memory_size is None:
-            self.persistent_memory_size = 7 * self.hidden_size // 2
-        if self.logit_scale is None:
-            self.logit_scale = 1 / math.sqrt(self.hidden_size)
+        if isinstance(self.hidden_size, int) and self.hidden_size > 0:
+            if self.persistent_memory_size is None:
+                self.persistent_memory_size = 7 * self.hidden_size // 2
+            if self.logit_scale is None:
+                self.logit_scale = 1 / math.sqrt(self.hidden_size)
         self.validate_architecture()
         # Whatever is saved, its folder loads all of these as remote code.
         self.auto_map = dict(_AUTO_MAP)
@@ -128,10 +133,15 @@ class MosaicConfig(PreTrainedConfig):
     def _refuse_unknown_fields(self, kwargs) -> None:
         known = _LIBRARY_FIELDS | GenerationConfig._get_default_generation_params().keys()
         for name, value in kwargs.items():
-            if name not in known and not name.startswith("_"):
-                close = difflib.get_close_matches(name, self.__dataclass_fields__, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                raise ValueError(f"MosaicConfig has no field {name!r} (given {value!r}){hint}")
+            if name in known or name.startswith("_"):
+                continue
+            close = difflib.get_close_matches(name, self.__dataclass_fields__, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            message = f"MosaicConfig has no field {name!r} (given {value!r}){hint}"
+            # A file that transformers wrote may hold what other tools have put into the config.
+            if self.transformers_version is None:
+                raise ValueError(message)
+            logger.warning(message)
 
     def validate_architecture(self) -> None:
         """Raises a `ValueError` that names the first field with an impossible value."""
@@ -144,6 +154,13 @@ class MosaicConfig(PreTrainedConfig):
                 raise ValueError(
                     f"hidden_size ({self.hidden_size}) must be a multiple of {name} ({getattr(self, name)})"
                 )
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ValueError(f"{name} must be a number, not {value!r}")
+        for name in ("use_bias", "tie_word_embeddings", "use_cache"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         for name in ("attention_dropout", "hidden_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}")

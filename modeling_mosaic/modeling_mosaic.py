@@ -42,8 +42,9 @@ def split_heads(states_BTC: torch.Tensor, num_heads: int) -> torch.Tensor:
 
 
 def unit(vector: torch.Tensor) -> torch.Tensor:
-    """`Norm` of equation 7, over the last dimension in float32 or more; a zero vector stays zero."""
-    return vector * torch.rsqrt(vector.square().sum(-1, keepdim=True) + 1e-20)
+    """`Norm` of equation 7 over the last dimension; a zero vector stays zero, and has a finite gradient."""
+    square = vector.square().sum(-1, keepdim=True)
+    return vector * torch.rsqrt(square.masked_fill(square == 0, 1))
 
 
 class MosaicLeakyNorm(nn.Module):
@@ -60,13 +61,18 @@ class MosaicLeakyNorm(nn.Module):
         self.leak = nn.Parameter(torch.empty(num_heads))
         self.log_scale = nn.Parameter(torch.empty(num_heads))
 
-    def forward(self, key_BHTD, state_BHD=None, keep_BT=None, start_BT=None):
-        """Returns keys in the precision of `key_BHTD`, and the averages they come from in float32."""
-        leak_H = (SCALAR_GAIN * self.leak).abs()
-        average_BHTD, _ = leaky_average(key_BHTD, leak_H, state_BHD, keep_BT=keep_BT, start_BT=start_BT)
-        return self.normalize(average_BHTD).to(key_BHTD.dtype), average_BHTD
+    def forward(self, key_BHTD, state_BH1D=None, keep_BT=None, start_BT=None):
+        """Returns keys, the key before the first (`None` without a state), and the averages of keys in float32.
 
-    def normalize(self, average_BHTD: torch.Tensor) -> torch.Tensor:
+        All that needs r and s happens in here: accelerate takes offloaded parameters away between calls.
+        """
+        leak_H = (SCALAR_GAIN * self.leak).abs()
+        state_BHD = None if state_BH1D is None else state_BH1D[:, :, 0]
+        average_BHTD, _ = leaky_average(key_BHTD, leak_H, state_BHD, keep_BT=keep_BT, start_BT=start_BT)
+        previous_BH1D = None if state_BH1D is None else self._normalize(state_BH1D).to(key_BHTD.dtype)
+        return self._normalize(average_BHTD).to(key_BHTD.dtype), previous_BH1D, average_BHTD
+
+    def _normalize(self, average_BHTD: torch.Tensor) -> torch.Tensor:
         """`alpha Norm(kbar)`; zero for a zero average."""
         log_scale_H = (SCALAR_GAIN * self.log_scale.to(average_BHTD.dtype)).clamp(max=self.max_log_scale)
         scale_H11 = torch.exp(self.power * log_scale_H)[:, None, None]
@@ -109,12 +115,9 @@ class MosaicKeyExtractor(nn.Module):
         """Returns keys `(batch, heads, time, head_dim)` and the key before the first, `None` without a past."""
         key_BHTD = split_heads(self.k_proj(hidden_states), self.num_heads)
         state_BH1D = read_state(past_key_values, self.layer_idx, self.state_idx, self.num_heads)
-        if state_BH1D is None:
-            key_BHTD, average_BHTD = self.leaky_norm(key_BHTD, None, masks["keep"], masks["start"])
-            previous_BH1D = None
-        else:
-            previous_BH1D = self.leaky_norm.normalize(state_BH1D).to(key_BHTD.dtype)
-            key_BHTD, average_BHTD = self.leaky_norm(key_BHTD, state_BH1D[:, :, 0], masks["keep"])
+        key_BHTD, previous_BH1D, average_BHTD = self.leaky_norm(
+            key_BHTD, state_BH1D, masks["keep"], masks["start"]
+        )
         write_state(past_key_values, self.layer_idx, self.state_idx, average_BHTD)
         return key_BHTD, previous_BH1D
 
@@ -154,7 +157,9 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
-    weights = F.softmax(weights, dim=-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
+    weights = F.softmax(weights, dim=-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(
+        query.dtype
+    )
     weights = F.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
@@ -550,11 +555,27 @@ class MosaicForSequenceClassification(GenericForSequenceClassification, MosaicPr
 
     _auto_class = "AutoModelForSequenceClassification"
 
+    def __init__(self, config: MosaicConfig):
+        # The generic constructor asks AutoModel for the body, which would ask whether to trust remote code.
+        MosaicPreTrainedModel.__init__(self, config)
+        self.num_labels = config.num_labels
+        self.model = MosaicModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+
 
 class MosaicForTokenClassification(GenericForTokenClassification, MosaicPreTrainedModel):
     """A Memory Mosaic with a linear layer on every token."""
 
     _auto_class = "AutoModelForTokenClassification"
+
+    def __init__(self, config: MosaicConfig):
+        MosaicPreTrainedModel.__init__(self, config)
+        self.num_labels = config.num_labels
+        self.model = MosaicModel(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.score = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
 
 
 __all__ = [

@@ -33,7 +33,9 @@ def make_model(make_config):
         model = model_class(make_config(**fields)).eval()
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.mul_(1.5) if parameter.ndim > 1 else parameter.add_(0.05 * torch.randn_like(parameter))
+                parameter.mul_(1.5) if parameter.ndim > 1 else parameter.add_(
+                    0.05 * torch.randn_like(parameter)
+                )
         model.set_attn_implementation(implementation)
         return model
 

@@ -1,0 +1,68 @@
+import json
+import math
+
+import pytest
+from transformers import AutoConfig
+
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+
+
+def test_defaults_are_the_12_block_model_of_the_paper():
+    config = MosaicConfig()
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (768, 12, 12)
+    assert (config.num_persistent_heads, config.persistent_memory_size) == (12, 2688)
+    assert config.logit_scale == 1 / math.sqrt(768)
+    assert config.attention_dropout == config.hidden_dropout == 0.05
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(hiden_size=64), "no field 'hiden_size' \\(given 64\\); did you mean hidden_size"),
+        (dict(n_layer=3), "no field 'n_layer' \\(given 3\\)"),
+        (dict(hidden_size=100), "hidden_size \\(100\\) must be a multiple of num_attention_heads \\(12\\)"),
+        (
+            dict(num_persistent_heads=5),
+            "hidden_size \\(768\\) must be a multiple of num_persistent_heads \\(5\\)",
+        ),
+        (dict(vocab_size=0), "vocab_size must be an integer of at least 1, not 0"),
+        (dict(num_hidden_layers=-1), "num_hidden_layers must be an integer of at least 1, not -1"),
+        (dict(num_attention_heads=2.0), "num_attention_heads must be an integer of at least 1, not 2.0"),
+        (dict(hidden_size="64"), "hidden_size must be an integer of at least 1, not '64'"),
+        (dict(persistent_memory_size=0), "persistent_memory_size must be an integer of at least 1, not 0"),
+        (dict(num_persistent_banks=True), "num_persistent_banks must be an integer of at least 1, not True"),
+        (dict(attention_dropout=1.0), "attention_dropout must lie in \\[0, 1\\), not 1.0"),
+        (dict(hidden_dropout=-0.1), "hidden_dropout must lie in \\[0, 1\\), not -0.1"),
+        (dict(hidden_dropout="0.1"), "hidden_dropout must be a number, not '0.1'"),
+        (dict(logit_scale=0.0), "logit_scale must be above 0, not 0.0"),
+        (dict(use_bias="no"), "use_bias must be True or False, not 'no'"),
+    ],
+)
+def test_wrong_fields_are_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        MosaicConfig(**fields)
+
+
+def test_wrong_files_are_named(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(dict(model_type="mosaic", num_atention_heads=4)))
+    with pytest.raises(ValueError, match="num_atention_heads.*did you mean num_attention_heads"):
+        AutoConfig.from_pretrained(tmp_path)
+
+
+def test_what_other_tools_put_into_a_saved_config_stays(make_config, tmp_path):
+    config = make_config()
+    config.some_tool_version = "1.2"
+    config.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).some_tool_version == "1.2"
+
+
+def test_an_override_of_a_loaded_config_is_checked_by_the_model(make_config, tmp_path):
+    make_config().save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path, hidden_size=33)
+    with pytest.raises(ValueError, match="hidden_size \\(33\\) must be a multiple"):
+        MosaicForCausalLM(config)
+
+
+def test_layers_follow_an_overridden_depth(make_config, tmp_path):
+    make_config(num_hidden_layers=5).save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path, num_hidden_layers=2).layer_types == ["hybrid"] * 2

@@ -1,0 +1,227 @@
+"""generate() on the native cache: whatever the way, the tokens and logits of decoding without a cache."""
+
+import threading
+
+import pytest
+import torch
+from transformers import (
+    AutoTokenizer,
+    CompileConfig,
+    DynamicCache,
+    PreTrainedTokenizerFast,
+    StaticCache,
+    TextIteratorStreamer,
+)
+
+
+GREEDY = dict(max_new_tokens=20, do_sample=False, return_dict_in_generate=True, output_logits=True)
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model()
+
+
+@pytest.fixture
+def prompt(random_tokens):
+    return random_tokens(1, 12)
+
+
+@pytest.fixture
+def batch(random_tokens):
+    """Left-padded prompts, one of them of a single token."""
+    tokens = random_tokens(3, 12)
+    mask = torch.ones_like(tokens)
+    mask[0, :5] = 0
+    mask[1, :11] = 0
+    return dict(input_ids=tokens.masked_fill(mask == 0, 0), attention_mask=mask)
+
+
+def plain_greedy(model, row, steps=20):
+    """Decoding as the definition has it: the whole text again for every token, without mask and cache."""
+    logits = []
+    with torch.no_grad():
+        for _ in range(steps):
+            logits.append(model(row, use_cache=False).logits[:, -1])
+            row = torch.cat([row, logits[-1].argmax(-1, keepdim=True)], 1)
+    return row, torch.stack(logits, 1)
+
+
+def assert_plain(outputs, model, row, index=0):
+    sequence, logits = plain_greedy(model, row)
+    assert torch.equal(outputs.sequences[index, -20:], sequence[0, -20:])
+    ours = torch.stack(outputs.logits, 1)[index]
+    torch.testing.assert_close(ours, logits[0, -len(ours) :], rtol=0, atol=1e-4)
+
+
+def compiled(mode="default"):
+    config = CompileConfig(fullgraph=True, mode=mode)
+    config._compile_all_devices = True
+    return config
+
+
+WAYS = {
+    "dynamic cache": {},
+    "without cache": dict(use_cache=False),
+    "prompt lookup": dict(prompt_lookup_num_tokens=3),
+    "static cache": dict(cache_implementation="static"),
+    "static cache compiled": dict(cache_implementation="static", compile_config=compiled()),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_greedy(make_model, prompt, way, implementation):
+    model = make_model(implementation=implementation)
+    assert_plain(model.generate(prompt, **GREEDY, **WAYS[way]), model, prompt)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "prompt lookup"])
+def test_left_padded_batch(model, batch, way):
+    outputs = model.generate(**batch, **GREEDY, **WAYS[way])
+    for index, mask in enumerate(batch["attention_mask"]):
+        row = batch["input_ids"][index : index + 1, mask == 1]
+        assert_plain(outputs, model, row, index)
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_left_padded_batch_of_one(model, batch, cache):
+    one = {name: value[:1] for name, value in batch.items()}
+    outputs = model.generate(**one, **GREEDY, cache_implementation=cache)
+    assert_plain(outputs, model, one["input_ids"][:, 5:])
+
+
+@pytest.mark.parametrize("chunk", range(1, 13))
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_prefill_in_chunks(model, prompt, chunk, cache):
+    options = dict(prefill_chunk_size=chunk, cache_implementation=cache)
+    assert_plain(model.generate(prompt, **GREEDY, **options), model, prompt)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 7])
+def test_prefill_of_a_padded_batch_in_chunks(model, batch, chunk):
+    outputs = model.generate(**batch, **GREEDY, prefill_chunk_size=chunk)
+    for index, mask in enumerate(batch["attention_mask"]):
+        assert_plain(outputs, model, batch["input_ids"][index : index + 1, mask == 1], index)
+
+
+@pytest.mark.parametrize("split", range(1, 40))
+def test_a_forward_split_anywhere(model, random_tokens, split):
+    tokens = random_tokens(2, 40)
+    with torch.no_grad():
+        expected = model(tokens, use_cache=False).logits
+        for cache in (DynamicCache(config=model.config), StaticCache(config=model.config, max_cache_len=48)):
+            first = model(tokens[:, :split], past_key_values=cache).logits
+            rest = model(tokens[:, split:], past_key_values=cache).logits
+            torch.testing.assert_close(torch.cat([first, rest], 1), expected, rtol=0, atol=1e-5)
+
+
+def test_continuing_from_a_returned_cache(model, prompt):
+    first = model.generate(prompt, **{**GREEDY, "max_new_tokens": 8})
+    options = {**GREEDY, "max_new_tokens": 12}
+    outputs = model.generate(first.sequences, past_key_values=first.past_key_values, **options)
+    outputs.logits = first.logits + outputs.logits
+    assert_plain(outputs, model, prompt)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_crop(model, prompt, batch, random_tokens, padded):
+    """What was read and taken back leaves no trace."""
+    inputs = batch if padded else dict(input_ids=prompt, attention_mask=torch.ones_like(prompt))
+    rows, length = inputs["input_ids"].shape
+    wrong = torch.cat([inputs["input_ids"], random_tokens(rows, 9, seed=7)], 1)
+    wrong_mask = torch.cat([inputs["attention_mask"], torch.ones(rows, 9, dtype=torch.long)], 1)
+    for kept in (length - 1, 3):
+        cache = DynamicCache(config=model.config)
+        cache.activate_past_recording()
+        model(wrong, attention_mask=wrong_mask, past_key_values=cache)
+        cache.crop(kept - wrong.shape[1])
+        outputs = model.generate(**inputs, past_key_values=cache, **GREEDY)
+        for index, mask in enumerate(inputs["attention_mask"]):
+            assert_plain(outputs, model, inputs["input_ids"][index : index + 1, mask == 1], index)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_assisted_decoding(make_model, model, prompt, same):
+    assistant = model if same else make_model(seed=1, num_hidden_layers=1)
+    assert_plain(model.generate(prompt, assistant_model=assistant, **GREEDY), model, prompt)
+
+
+@pytest.mark.parametrize("options", [dict(), dict(num_return_sequences=3), dict(length_penalty=2.0)])
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_beam_search(model, batch, options, cache):
+    options = dict(max_new_tokens=15, num_beams=4, do_sample=False, output_scores=True, **options)
+    options |= dict(return_dict_in_generate=True)
+    expected = model.generate(**batch, **options, use_cache=False)
+    outputs = model.generate(**batch, **options, cache_implementation=cache)
+    assert torch.equal(outputs.sequences, expected.sequences)
+    torch.testing.assert_close(outputs.sequences_scores, expected.sequences_scores, rtol=0, atol=1e-4)
+
+
+def test_beam_search_finds_the_best_sequence(make_model, random_tokens):
+    """With as many beams as there are continuations, it is exhaustive search."""
+    model = make_model(vocab_size=5)
+    prompt = random_tokens(1, 6, vocab_size=5)
+    found = model.generate(prompt, num_beams=25, max_new_tokens=3, do_sample=False, length_penalty=0.0)
+    every = torch.cartesian_prod(*[torch.arange(5)] * 3)
+    texts = torch.cat([prompt.expand(len(every), -1), every], 1)
+    with torch.no_grad():
+        scores = model(texts).logits[:, 5:-1].log_softmax(-1).gather(2, every[..., None]).sum((1, 2))
+    assert torch.equal(found[0], texts[scores.argmax()])
+
+
+@pytest.mark.parametrize("options", [dict(), dict(num_return_sequences=4), dict(top_k=5, temperature=0.7)])
+def test_sampling_with_a_seed(model, batch, options):
+    sequences = []
+    for extra in (dict(use_cache=False), dict(), dict(cache_implementation="static")):
+        torch.manual_seed(3)
+        sequences.append(model.generate(**batch, do_sample=True, max_new_tokens=20, **options, **extra))
+    assert torch.equal(sequences[0], sequences[1]) and torch.equal(sequences[0], sequences[2])
+
+
+def test_streaming(make_model, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {f"word{i}": i for i in range(61)}
+    backend = Tokenizer(models.WordLevel(words, unk_token="word0"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="word0").save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    model = make_model()
+    inputs = tokenizer("word3 word5 word7", return_tensors="pt")
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=60)
+    thread = threading.Thread(
+        target=model.generate, kwargs=dict(**inputs, streamer=streamer, max_new_tokens=10)
+    )
+    thread.start()
+    text = "".join(streamer)
+    thread.join()
+    sequence, _ = plain_greedy(model, inputs["input_ids"], 10)
+    assert text.split() == tokenizer.decode(sequence[0, 3:]).split()
+
+
+@pytest.mark.parametrize("backend", ["quanto", "hqq"])
+def test_quantized_caches_are_refused(model, prompt, backend):
+    options = dict(cache_implementation="quantized", cache_config={"backend": backend, "nbits": 4})
+    with pytest.raises(ValueError, match="hybrid"):
+        model.generate(prompt, **options)
+
+
+def test_a_cache_for_another_model_is_refused(make_model, model, prompt):
+    for cache in (DynamicCache(), DynamicCache(config=make_model(num_hidden_layers=1).config)):
+        with pytest.raises(
+            ValueError, match="past_key_values must hold .*DynamicCache\\(config=model.config\\)"
+        ):
+            model(prompt, past_key_values=cache)
+
+
+def test_offloaded_weights(model, prompt, tmp_path):
+    """accelerate brings the weights of a layer in when the layer is called, and takes them away after."""
+    model.save_pretrained(tmp_path / "model")
+    device_map = {"model.embed_tokens": "cpu", "model.layers.0": "disk", "model.layers.1": "cpu"}
+    device_map |= {"model.norm": "cpu", "lm_head": "cpu"}
+    offloaded = type(model).from_pretrained(
+        tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "offload"
+    )
+    assert offloaded.model.layers[0].contextual_memory.v_proj.weight.device.type == "meta"
+    assert_plain(offloaded.generate(prompt, **GREEDY), model, prompt)

@@ -1,0 +1,148 @@
+"""What is saved loads where this package cannot be imported, with the same logits."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from modeling_mosaic import (
+    MosaicConfig,
+    MosaicForCausalLM,
+    MosaicForSequenceClassification,
+    MosaicForTokenClassification,
+    MosaicModel,
+)
+
+
+CLEAN_PROCESS = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "modeling_mosaic":
+            raise ImportError("modeling_mosaic cannot be imported here")
+
+sys.meta_path.insert(0, Blocker())
+try:
+    import modeling_mosaic
+except ImportError:
+    pass
+else:
+    raise SystemExit("the package is importable")
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+folder, auto_class, output = sys.argv[1:]
+remote = dict(trust_remote_code=True)
+config = transformers.AutoConfig.from_pretrained(folder, **remote)
+assert type(config).__name__ == "MosaicConfig" and type(config).__module__.startswith("transformers_modules")
+model = getattr(transformers, auto_class).from_pretrained(folder, **remote).eval()
+tokens = load_file(folder + "/tokens.safetensors")["tokens"]
+with torch.no_grad():
+    result = {"first": model(tokens)[0], "body": transformers.AutoModel.from_pretrained(folder, **remote)(tokens)[0]}
+if auto_class == "AutoModelForCausalLM":
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **remote)
+    text = transformers.pipeline("text-generation", model=folder, **remote)(
+        "word3 word5", max_new_tokens=8, do_sample=False, return_full_text=False
+    )[0]["generated_text"]
+    result["story"] = tokenizer(text, return_tensors="pt")["input_ids"]
+save_file(result, output)
+model.save_pretrained(folder + "-again")
+"""
+
+
+@pytest.fixture
+def tokenizer():
+    backend = Tokenizer(models.WordLevel({f"word{i}": i for i in range(61)}, unk_token="word0"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="word0")
+
+
+def in_clean_process(folder, auto_class, tmp_path):
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
+    output = tmp_path / f"{folder.name}.safetensors"
+    command = [sys.executable, "-c", CLEAN_PROCESS, str(folder), auto_class, str(output)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    return load_file(output)
+
+
+@pytest.mark.parametrize(
+    "model_class, auto_class",
+    [
+        (MosaicForCausalLM, "AutoModelForCausalLM"),
+        (MosaicModel, "AutoModel"),
+        (MosaicForSequenceClassification, "AutoModelForSequenceClassification"),
+        (MosaicForTokenClassification, "AutoModelForTokenClassification"),
+    ],
+)
+def test_a_clean_process(make_model, tokenizer, random_tokens, tmp_path, model_class, auto_class):
+    model = make_model(model_class=model_class)
+    tokens = random_tokens(1, 30)
+    folder = tmp_path / "saved"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_file({"tokens": tokens}, folder / "tokens.safetensors")
+    result = in_clean_process(folder, auto_class, tmp_path)
+    assert torch.equal(result["first"], model(tokens)[0])
+    assert torch.equal(result["body"], getattr(model, "model", model)(tokens)[0])
+    if model_class is MosaicForCausalLM:
+        prompt = tokenizer("word3 word5", return_tensors="pt")["input_ids"]
+        assert torch.equal(result["story"], model.generate(prompt, max_new_tokens=8, do_sample=False)[:, 2:])
+        # What a remote model saves is whole again.
+        again = tmp_path / "saved-again"
+        save_file({"tokens": tokens}, again / "tokens.safetensors")
+        tokenizer.save_pretrained(again)
+        assert torch.equal(in_clean_process(again, auto_class, tmp_path)["first"], model(tokens)[0])
+
+
+def test_the_saved_folder(make_model, tmp_path):
+    make_model().save_pretrained(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"config.json", "model.safetensors", "configuration_mosaic.py", "modeling_mosaic.py"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["auto_map"]["AutoModelForCausalLM"] == "modeling_mosaic.MosaicForCausalLM"
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "fields", [dict(), dict(tie_word_embeddings=False, use_bias=True, num_persistent_banks=2)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_saved_and_loaded_in_this_process(make_model, random_tokens, tmp_path, fields, dtype):
+    """Importing the package is enough for the Auto classes, without remote code."""
+    model = make_model(**fields).to(dtype)
+    tokens = random_tokens(2, 20)
+    model.save_pretrained(tmp_path)
+    assert type(AutoConfig.from_pretrained(tmp_path)) is MosaicConfig
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
+    assert type(loaded) is MosaicForCausalLM and loaded.dtype == dtype
+    assert torch.equal(loaded(tokens).logits, model(tokens).logits)
+    body = AutoModel.from_pretrained(tmp_path, dtype="auto")
+    assert torch.equal(body(tokens)[0], model.model(tokens)[0])
+
+
+def test_files_that_travel_import_nothing_but_torch_and_transformers():
+    """And each other by `from .module import name` only, which is all that transformers follows."""
+    from transformers.dynamic_module_utils import get_imports, get_relative_import_files
+
+    path = sys.modules[MosaicForCausalLM.__module__].__file__
+    for file in [path, *get_relative_import_files(path)]:
+        standard = {"difflib", "math"}
+        assert set(get_imports(file)) <= {"torch", "transformers"} | standard
+
+
+def test_a_tokenizer_beside_the_model(make_model, tokenizer, tmp_path):
+    make_model().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)("word4 word2")["input_ids"] == [4, 2]
