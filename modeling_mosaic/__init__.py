@@ -1,4 +1,4 @@
-"""Memory Mosaics (arXiv 2405.06394) for transformers. Importing this package makes the Auto classes know them."""
+"""Memory Mosaics (arXiv 2405.06394) for transformers. Importing this makes the Auto classes know them."""
 
 from transformers import (
     AutoConfig,
@@ -16,7 +16,6 @@ from .modeling_mosaic import (
     MosaicModel,
     MosaicPreTrainedModel,
 )
-
 
 AutoConfig.register("mosaic", MosaicConfig)
 AutoModel.register(MosaicConfig, MosaicModel)

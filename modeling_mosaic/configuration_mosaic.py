@@ -6,7 +6,6 @@ import math
 from transformers import GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
 
-
 logger = logging.get_logger(__name__)
 
 # What `from_pretrained`, `save_pretrained` and the base class pass along besides the fields.
@@ -46,35 +45,38 @@ _NUMBERS = ("layer_norm_eps", "attention_dropout", "hidden_dropout", "logit_scal
 
 class MosaicConfig(PreTrainedConfig):
     r"""
-    Configuration of [`MosaicModel`], the Memory Mosaic of arXiv 2405.06394. The defaults are the paper's 12-block model
-    with the GPT-2 vocabulary.
+    Configuration of [`MosaicModel`], the Memory Mosaic of arXiv 2405.06394. The defaults are the paper's
+    12-block model with the GPT-2 vocabulary.
 
     Args:
         vocab_size (`int`): number of tokens in the vocabulary.
         hidden_size (`int`): width C of the residual stream; a multiple of both head counts.
         num_hidden_layers (`int`): number of blocks.
-        num_attention_heads (`int`): contextual memory units a block; each has `hidden_size / num_attention_heads`
-            dimensions.
-        num_persistent_heads (`int`, *optional*): persistent memory units a block; `num_attention_heads` if `None`.
-        persistent_memory_size (`int`, *optional*): pairs M that each persistent unit stores; 3.5 * `hidden_size` if
-            `None`, which gives a block the size of GPT-2's (paper, footnote 4).
-        num_persistent_banks (`int`): independent sets of M pairs a persistent unit; their answers are averaged.
+        num_attention_heads (`int`): contextual memory units a block; each has `hidden_size /
+            num_attention_heads` dimensions.
+        num_persistent_heads (`int`, *optional*): persistent memory units a block; `num_attention_heads` if
+            `None`.
+        persistent_memory_size (`int`, *optional*): pairs M that each persistent unit stores; 3.5 *
+            `hidden_size` if `None`, which gives a block the size of GPT-2's (paper, footnote 4).
+        num_persistent_banks (`int`): independent sets of M pairs a persistent unit; their answers are
+            averaged.
         use_bias (`bool`): whether linear layers and layer norms have biases.
         layer_norm_eps (`float`): epsilon of the layer norms.
         attention_dropout (`float`): dropout on the weights with which memories mix their values.
-        hidden_dropout (`float`): dropout on what the contextual and the persistent memories add to the residual stream.
+        hidden_dropout (`float`): dropout on what the contextual and the persistent memories add to the
+            residual stream.
         logit_scale (`float`, *optional*): factor on the logits; 1 / sqrt(`hidden_size`) if `None`.
         max_log_key_scale (`float`): the log of a key scale alpha_phi, in nats, is clamped here from above.
         tie_word_embeddings (`bool`): whether the head shares its weight with the embedding.
-        max_position_embeddings (`int`): context the model was trained with, in tokens, for tools that ask. There are no
-            positions in a Memory Mosaic, and no limit.
+        max_position_embeddings (`int`): context the model was trained with, in tokens, for tools that ask.
+            There are no positions in a Memory Mosaic, and no limit.
         use_cache (`bool`): whether the model returns its memories for continuation by default.
         bos_token_id, eos_token_id (`int`, *optional*): GPT-2's end-of-text token by default.
         pad_token_id (`int`, *optional*): padding token.
 
     Raises:
-        ValueError: for an unknown field, a size below 1, a `hidden_size` that is no multiple of a head count, or a
-            probability outside [0, 1); the message names the field and the value.
+        ValueError: for an unknown field, a size below 1, a `hidden_size` that is no multiple of a head count,
+            or a probability outside [0, 1); the message names the field and the value.
 
     Example:
 
@@ -88,7 +90,8 @@ class MosaicConfig(PreTrainedConfig):
     model_type = "mosaic"
     _auto_class = "AutoConfig"
     keys_to_ignore_at_inference = ["past_key_values"]
-    # Of each layer's memory: 0 the contextual average of keys, 1 the last raw value, 2 the persistent average of keys.
+    # Of each layer's memory: 0 the contextual average of keys, 1 the last raw value, 2 the persistent average
+    # of keys.
     number_of_conv_states = 3
 
     vocab_size: int = 50257

@@ -20,7 +20,6 @@ from .configuration_mosaic import MosaicConfig
 from .modeling_mosaic import MosaicForCausalLM
 from .original_checkpoint import OriginalLayout, read_original_checkpoint, recognise_layout, strip_prefixes
 
-
 logger = logging.getLogger(__name__)
 
 # The logs of the largest key scales, which no tensor shows. A later version of nanoMosaics clamps lower than

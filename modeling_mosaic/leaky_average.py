@@ -6,7 +6,6 @@ Shapes: B batch, H heads, T time, D head size; N chunks of Q steps each.
 import torch
 from torch.nn import functional as F
 
-
 CHUNK_SIZE = 64
 
 
@@ -43,16 +42,20 @@ def leaky_average(
 
     kbar_t = key_t + exp(-leak) * kbar_{t-1}                        (arXiv 2405.06394, eq. 7)
 
-    Inside a chunk the sum is one product with a lower-triangular matrix of decays. The last averages of all chunks obey
-    the same recurrence with a faster decay, so that the function calls itself to carry them from chunk to chunk.
+    Inside a chunk the sum is one product with a lower-triangular matrix of decays. The last averages of all
+    chunks obey the same recurrence with a faster decay, so that the function calls itself to carry them from
+    chunk to chunk.
 
     Args:
-        key_BHTD (`torch.Tensor` of shape `(batch, heads, time, head_dim)`): keys before averaging; at least one step.
+        key_BHTD (`torch.Tensor` of shape `(batch, heads, time, head_dim)`): keys before averaging; at least
+            one step.
         leak_per_token_H (`torch.Tensor` of shape `(heads,)`): decay in nats per token, >= 0.
-        state_BHD (`torch.Tensor`, *optional*): the average after the token before `key_BHTD`; zeros if `None`.
-        keep_BT (`torch.BoolTensor`, *optional*): False marks padding, which adds nothing and lets nothing fade.
-        start_BT (`torch.BoolTensor`, *optional*): True marks the first token of a sequence, before which all is
-            forgotten.
+        state_BHD (`torch.Tensor`, *optional*): the average after the token before `key_BHTD`; zeros if
+            `None`.
+        keep_BT (`torch.BoolTensor`, *optional*): False marks padding, which adds nothing and lets nothing
+            fade.
+        start_BT (`torch.BoolTensor`, *optional*): True marks the first token of a sequence, before which all
+            is forgotten.
 
     Returns:
         `tuple[torch.Tensor, torch.Tensor]`: averages `(batch, heads, time, head_dim)` and the last one

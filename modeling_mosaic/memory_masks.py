@@ -23,9 +23,10 @@ def create_memory_masks(
     """The masks of all layers; `generate()` asks for them ahead of a compiled forward.
 
     Returns:
-        `dict`: `slots`, which slots a query sees, in the form that the attention implementation wants, `None` if
-        plain causal; `recall (batch, time)`, False for queries whose memory is empty; `keep (batch, time)`, False
-        for padding; `start` and `cu_seq_lens`, for packed sequences only. `None` stands for nothing to mask.
+        `dict`: `slots`, which slots a query sees, in the form that the attention implementation wants, `None`
+        if plain causal; `recall (batch, time)`, False for queries whose memory is empty; `keep (batch,
+        time)`, False for padding; `start` and `cu_seq_lens`, for packed sequences only. `None` stands for
+        nothing to mask.
     """
     batch, time = inputs_embeds.shape[:2]
     seen = 0 if past_key_values is None else past_key_values.get_seq_length()
@@ -60,13 +61,14 @@ def count_slots(config: MosaicConfig, past_key_values: Cache | None, time: int) 
     if past_key_values is None:
         return time
     if is_flash_attention_requested(config):
-        # It takes the last queries for those of the last slots, and so must not see the free slots of a static cache.
+        # It takes the last queries for those of the last slots, and so must not see the free slots of a
+        # static cache.
         return int(past_key_values.get_seq_length()) + time
     return past_key_values.get_mask_sizes(time, 0)[0]
 
 
 def has_causal_kernel(config: MosaicConfig, seen: int, time: int) -> bool:
-    """Whether attention needs no mask to be causal; sdpa aligns the first query with the first key, flash the last."""
+    """Whether attention is causal by itself: sdpa aligns first query and first key, flash the last ones."""
     is_aligned = seen == 0 or time == 1
     return is_flash_attention_requested(config) or (config._attn_implementation == "sdpa" and is_aligned)
 

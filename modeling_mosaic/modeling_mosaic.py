@@ -1,11 +1,12 @@
-"""Memory Mosaics (Zhang, Nolte, Sadhukhan, Chen, Bottou; arXiv 2405.06394): a language model made of memories.
+"""Memory Mosaics (Zhang, Nolte, Sadhukhan, Chen, Bottou; arXiv 2405.06394), a model made of memories.
 
-The file follows the paper: the two normalisations of its equation 7, the contextual memory of equation 8, the persistent
-memory, the block of its figure 8, and the models built from blocks.
+The file follows the paper: the two normalisations of its equation 7, the contextual memory of equation 8, the
+persistent memory, the block of its figure 8, and the models built from blocks.
 
-Shapes: B batch, T new tokens, S slots (T new ones behind those of the cache), C hidden size, H heads, D head size,
-M persistent pairs. Slot t of a memory holds pair t - 1: its key k_{t-1} and its value v_{t-1}, which token t completes.
-Slot 0 is a dummy that no query may see. So every token adds one slot, as in any transformer's cache.
+Shapes: B batch, T new tokens, S slots (T new ones behind those of the cache), C hidden size, H heads, D head
+size, M persistent pairs. Slot t of a memory holds pair t - 1: its key k_{t-1} and its value v_{t-1}, which
+token t completes. Slot 0 is a dummy that no query may see. So every token adds one slot, as in any
+transformer's cache.
 """
 
 import torch
@@ -31,8 +32,8 @@ from .configuration_mosaic import MosaicConfig
 from .leaky_average import leaky_average
 from .memory_masks import create_memory_masks, create_packed_masks, find_sequence_starts
 
-
-# The scalars r and s of a memory are stored divided by this, as in the original: Adam then moves them ten times as fast.
+# The scalars r and s of a memory are stored divided by this, as in the original: Adam then moves them ten
+# times as fast.
 SCALAR_GAIN = 10.0
 
 
@@ -48,10 +49,11 @@ def unit(vector: torch.Tensor) -> torch.Tensor:
 
 
 class MosaicLeakyNorm(nn.Module):
-    """Leaky average of keys, normalised: `k_T = alpha Norm(kbar_T)`, `kbar_T = k~_T + lambda kbar_{T-1}` (equation 7).
+    """Leaky average of keys, normalised: `k_T = alpha Norm(k~_T + lambda kbar_{T-1})` (equation 7).
 
-    `lambda = exp(-|r|)` and `alpha = exp(min(s, max_log_scale)) ** power`, one r and one s a head. It is called a norm
-    also because the Trainer spares what is called so from weight decay, as the original spares these scalars.
+    `lambda = exp(-|r|)` and `alpha = exp(min(s, max_log_scale)) ** power`, one r and one s a head. It is
+    called a norm also because the Trainer spares what is called so from weight decay, as the original spares
+    these scalars.
     """
 
     def __init__(self, num_heads: int, max_log_scale: float, power: int = 1):
@@ -62,7 +64,7 @@ class MosaicLeakyNorm(nn.Module):
         self.log_scale = nn.Parameter(torch.empty(num_heads))
 
     def forward(self, key_BHTD, state_BH1D=None, keep_BT=None, start_BT=None):
-        """Returns keys, the key before the first (`None` without a state), and the averages of keys in float32.
+        """Returns keys, the key before the first (`None` without a state), and float32 averages.
 
         All that needs r and s happens in here: accelerate takes offloaded parameters away between calls.
         """
@@ -80,7 +82,7 @@ class MosaicLeakyNorm(nn.Module):
 
 
 class MosaicPeekNorm(nn.Module):
-    """Values that peek one step ahead, normalised: `v_T = alpha Norm(c v~_T + (1 - c) v~_{T+1})` (equation 7).
+    """Values that peek one step ahead, normalised: `v_T = alpha Norm(c v~_T + (1 - c) v~_{T+1})` (eq. 7).
 
     Norm makes this the paper's `v~_T + lambda v~_{T+1}` with `lambda = (1 - c) / c`. One c and one s a head,
     `alpha = exp(s)`; for the name see [`MosaicLeakyNorm`].
@@ -101,7 +103,7 @@ class MosaicPeekNorm(nn.Module):
 
 
 class MosaicKeyExtractor(nn.Module):
-    """What a memory is asked for and filed under: `alpha_phi Norm` of the leaky average of `W_phi x` (equation 7)."""
+    """What a memory is asked by and filed under: normalised leaky averages of `W_phi x` (equation 7)."""
 
     def __init__(self, config: MosaicConfig, layer_idx: int, state_idx: int, num_heads: int, power: int = 1):
         super().__init__()
@@ -112,7 +114,7 @@ class MosaicKeyExtractor(nn.Module):
         self.leaky_norm = MosaicLeakyNorm(num_heads, config.max_log_key_scale, power)
 
     def forward(self, hidden_states, masks, past_key_values):
-        """Returns keys `(batch, heads, time, head_dim)` and the key before the first, `None` without a past."""
+        """Returns keys `(batch, heads, time, head_dim)`, and the one before the first if there is a past."""
         key_BHTD = split_heads(self.k_proj(hidden_states), self.num_heads)
         state_BH1D = read_state(past_key_values, self.layer_idx, self.state_idx, self.num_heads)
         key_BHTD, previous_BH1D, average_BHTD = self.leaky_norm(
@@ -136,7 +138,7 @@ def read_state(
 def write_state(
     past_key_values: Cache | None, layer_idx: int, state_idx: int, states_BHTD: torch.Tensor
 ) -> None:
-    """Hands the states after each new token to the cache, which keeps the last, or all while it records for a crop."""
+    """Hands the states after new tokens to the cache, which keeps the last; all while it records."""
     if past_key_values is not None:
         if not past_key_values.is_recording_past(layer_idx):
             states_BHTD = states_BHTD[:, :, -1:]
@@ -145,7 +147,7 @@ def write_state(
 
 
 def repeat_over_padding(value_BHTD, previous_BH1D, keep_BT):
-    """Puts at each padded position the last real value before it, so that the next real token completes that one."""
+    """Puts the last real value at each padded position, so that the next real token completes that one."""
     step_T = torch.arange(1, keep_BT.shape[1] + 1, device=keep_BT.device)
     last_real_BT = (step_T * keep_BT).cummax(-1).values
     index_BHTD = last_real_BT[:, None, :, None].expand_as(value_BHTD)
@@ -153,7 +155,7 @@ def repeat_over_padding(value_BHTD, previous_BH1D, keep_BT):
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Attention step by step: the reference of the other implementations, and the one that returns its weights."""
+    """Attention step by step: the reference of the other implementations, which also returns its weights."""
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
@@ -167,7 +169,8 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
 class MosaicContextualMemory(nn.Module):
     """A layer of contextual memories, which store pairs as the text goes by (equation 8).
 
-    `y_T = sum_{i <= T-1} softmax_i(k_T . k_i) v_i`, and 0 while the memory is empty. The same keys ask and are asked.
+    `y_T = sum_{i <= T-1} softmax_i(k_T . k_i) v_i`, and 0 while the memory is empty. The same keys ask and
+    are asked.
     """
 
     def __init__(self, config: MosaicConfig, layer_idx: int):
@@ -197,8 +200,9 @@ class MosaicContextualMemory(nn.Module):
             past_key_values (`Cache`, *optional*): memories so far; updated in place.
 
         Returns:
-            What the memories recall, `(batch, time, hidden)`, and the weight of each pair, `(batch, heads, time,
-            slots)`, if the attention implementation returns weights: strictly lower triangular, column i is pair i.
+            What the memories recall, `(batch, time, hidden)`, and the weight of each pair, `(batch, heads,
+            time, slots)`, if the attention implementation returns weights: strictly lower triangular, column
+            i is pair i.
         """
         value_BHTD = split_heads(self.v_proj(hidden_states), self.num_heads)
         query_BHTD, previous_key_BH1D = self.key_extractor(hidden_states, masks, past_key_values)
@@ -247,14 +251,15 @@ class MosaicContextualMemory(nn.Module):
 
     def _recall_masked(self, query_BHTD, key_BHSD, value_BHSD, masks, **kwargs):
         recalled_BTHD, weights = self._attend(query_BHTD, key_BHSD, value_BHSD, masks["slots"], **kwargs)
-        # Where the memory is empty, attention answers with whatever its implementation does without any visible slot.
+        # Where the memory is empty, attention answers with whatever its implementation does without any
+        # visible slot.
         empty_BT = ~masks["recall"]
         if weights is not None:
             weights = F.pad(weights[..., 1:], (0, 1)).masked_fill(empty_BT[:, None, :, None], 0)
         return recalled_BTHD.masked_fill(empty_BT[:, :, None, None], 0), weights
 
     def _recall_packed(self, query_BHTD, key_BHSD, value_BHSD, masks, **kwargs):
-        """`_recall_causal` for each of the packed sequences, by flash attention's kernel for varying lengths."""
+        """`_recall_causal` for each packed sequence, by flash attention's kernel for varying lengths."""
         batch, _, time, _ = query_BHTD.shape
         index = masks["recall"].flatten().nonzero()[:, 0]
         states = [
@@ -273,7 +278,7 @@ class MosaicContextualMemory(nn.Module):
 
 
 class MosaicPersistentMemory(nn.Module):
-    """A layer of persistent memories, whose pairs are trained: `y_T = alpha softmax(k_T K^T) V` (paper, section 5).
+    """A layer of persistent memories, whose pairs are trained: `y_T = alpha softmax(k_T K^T) V`.
 
     They take the place of a transformer's feed-forward network. Stored keys are not normalised.
     """
@@ -318,7 +323,7 @@ class MosaicPersistentMemory(nn.Module):
 
 
 class MosaicOutputProjection(nn.Linear):
-    """Mixes what the memories of a layer recall. A class of its own because it starts smaller in a deeper model."""
+    """Mixes what the memories of a layer recall; a class of its own as it starts smaller in deeper models."""
 
 
 class MosaicBlock(GradientCheckpointingLayer):
@@ -421,19 +426,25 @@ class MosaicModel(MosaicPreTrainedModel):
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, time)`): token ids.
-            attention_mask (`torch.Tensor` of shape `(batch, seen + time)`, *optional*): 0 for padding, anywhere.
-            position_ids (`torch.LongTensor` of shape `(batch, time)`, *optional*): there are no positions in a Memory
-                Mosaic. Without mask and cache, a place where they do not rise by one starts a new packed sequence.
-            past_key_values (`Cache`, *optional*): what an earlier call returned, or `DynamicCache(config=config)`.
-            inputs_embeds (`torch.FloatTensor` of shape `(batch, time, hidden)`, *optional*): instead of `input_ids`.
+            attention_mask (`torch.Tensor` of shape `(batch, seen + time)`, *optional*): 0 for padding,
+                anywhere.
+            position_ids (`torch.LongTensor` of shape `(batch, time)`, *optional*): there are no positions in
+                a Memory Mosaic. Without mask and cache, a place where they do not rise by one starts a new
+                packed sequence.
+            past_key_values (`Cache`, *optional*): what an earlier call returned, or
+                `DynamicCache(config=config)`.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch, time, hidden)`, *optional*): instead of
+                `input_ids`.
             use_cache (`bool`, *optional*): whether to return `past_key_values`.
-            seq_idx (`torch.Tensor` of shape `(batch, time)`, *optional*): number of the packed sequence of each token.
-            cu_seq_lens_q (`torch.Tensor` of shape `(sequences + 1,)`, *optional*): borders of packed sequences in a
-                batch of one row; like `seq_idx`, what `DataCollatorWithFlattening` gives.
+            seq_idx (`torch.Tensor` of shape `(batch, time)`, *optional*): number of the packed sequence of
+                each token.
+            cu_seq_lens_q (`torch.Tensor` of shape `(sequences + 1,)`, *optional*): borders of packed
+                sequences in a batch of one row; like `seq_idx`, what `DataCollatorWithFlattening` gives.
 
         Raises:
-            ValueError: for token ids outside the vocabulary (on a CPU), no tokens, a mask that is not `(batch, seen +
-                time)`, packed sequences together with a mask or a cache, or a cache built for another model.
+            ValueError: for token ids outside the vocabulary (on a CPU), no tokens, a mask that is not
+                `(batch, seen + time)`, packed sequences together with a mask or a cache, or a cache built for
+                another model.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds must be given")
@@ -487,12 +498,13 @@ class MosaicModel(MosaicPreTrainedModel):
             if len(layers) != len(self.layers) or not all(hasattr(layer, "conv_states") for layer in layers):
                 raise ValueError(
                     "past_key_values must hold keys, values and states of every layer: build it with "
-                    f"DynamicCache(config=model.config) or StaticCache(config=model.config, ...), not {past_key_values}"
+                    "DynamicCache(config=model.config) or StaticCache(config=model.config, ...), not "
+                    f"{past_key_values}"
                 )
 
 
 class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
-    """A Memory Mosaic that predicts the next token: `logits = logit_scale * W x`, W tied to the embedding by default."""
+    """A Memory Mosaic that predicts the next token: `logits = logit_scale * W x`, W tied to the embedding."""
 
     _auto_class = "AutoModelForCausalLM"
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -520,9 +532,10 @@ class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """
         Args as for [`MosaicModel`], and:
-            labels (`torch.LongTensor` of shape `(batch, time)`, *optional*): the tokens themselves, -100 where they do
-                not count; the loss compares position t with label t + 1.
-            logits_to_keep (`int` or `torch.Tensor`): how many of the last positions get logits (0: all), or which.
+            labels (`torch.LongTensor` of shape `(batch, time)`, *optional*): the tokens themselves, -100
+                where they do not count; the loss compares position t with label t + 1.
+            logits_to_keep (`int` or `torch.Tensor`): how many of the last positions get logits (0: all), or
+                which.
         """
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,

@@ -4,6 +4,7 @@ It shares nothing with `modeling_mosaic` but the names of the parameters.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 
@@ -35,7 +36,8 @@ def keys_of(inputs, weights, name, num_heads, max_log_scale, power):
     keys = []
     for head in range(num_heads):
         fade = math.exp(-abs(10 * float(weights[f"{name}.leaky_norm.leak"][head])))
-        scale = math.exp(min(10 * float(weights[f"{name}.leaky_norm.log_scale"][head]), max_log_scale)) ** power
+        log_scale = min(10 * float(weights[f"{name}.leaky_norm.log_scale"][head]), max_log_scale)
+        scale = math.exp(log_scale) ** power
         average, keys_of_head = 0, []
         for token in raw:
             average = token[head] + fade * average
@@ -52,11 +54,15 @@ def contextual(inputs, weights, name, config):
     for head in range(heads):
         mix = float(weights[f"{name}.peek_norm.mix"][head])
         scale = math.exp(10 * float(weights[f"{name}.peek_norm.log_scale"][head]))
-        values = [scale * unit(mix * now[head] + (1 - mix) * then[head]) for now, then in zip(raw, raw[1:])]
+        values = [scale * unit(mix * now[head] + (1 - mix) * then[head]) for now, then in pairwise(raw)]
         for t in range(1, len(inputs)):
             scores = [float(keys[head][t] @ keys[head][i]) for i in range(t)]
             answers[t][head] = softmax_average(scores, values[:t])
     return [linear(answer.flatten(), weights, f"{name}.o_proj") for answer in answers]
+
+
+def banks_of(weights, name):
+    return weights[f"{name}.memory_keys"], weights[f"{name}.memory_values"]
 
 
 def persistent(inputs, weights, name, config):
@@ -69,7 +75,7 @@ def persistent(inputs, weights, name, config):
             scale = math.exp(10 * float(weights[f"{name}.log_value_norm"][head]))
             banks = [
                 softmax_average((stored[head] @ keys[head][t]).tolist(), list(values[head]))
-                for stored, values in zip(weights[f"{name}.memory_keys"], weights[f"{name}.memory_values"])
+                for stored, values in zip(*banks_of(weights, name), strict=True)
             ]
             answer.append(scale * sum(banks) / len(banks))
         results.append(linear(torch.cat(answer), weights, f"{name}.o_proj"))

@@ -26,7 +26,7 @@ def make_config():
 
 @pytest.fixture
 def make_model(make_config):
-    """Small models in eval mode whose scalars have moved from their initial values, so that no part is idle."""
+    """Small models in eval mode whose scalars have moved from their initial values: no part is idle."""
 
     def make(seed=0, model_class=MosaicForCausalLM, implementation="sdpa", **fields):
         torch.manual_seed(seed)

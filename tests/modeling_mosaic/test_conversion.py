@@ -17,7 +17,6 @@ from modeling_mosaic import MosaicForCausalLM
 from modeling_mosaic.conversion import convert_state_dict, load_original_checkpoint, save_converted
 from modeling_mosaic.original_checkpoint import read_original_checkpoint
 
-
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT.parent / "shared" / "fixtures" / "original_checkpoints"
 FIXTURE_NAMES = ("library-a", "library-eft-a", "nano-a")

@@ -13,7 +13,6 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-
 GREEDY = dict(max_new_tokens=20, do_sample=False, return_dict_in_generate=True, output_logits=True)
 
 

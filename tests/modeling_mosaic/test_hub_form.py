@@ -19,7 +19,6 @@ from modeling_mosaic import (
     MosaicModel,
 )
 
-
 CLEAN_PROCESS = """
 import sys
 
@@ -47,7 +46,8 @@ assert type(config).__name__ == "MosaicConfig" and type(config).__module__.start
 model = getattr(transformers, auto_class).from_pretrained(folder, **remote).eval()
 tokens = load_file(folder + "/tokens.safetensors")["tokens"]
 with torch.no_grad():
-    result = {"first": model(tokens)[0], "body": transformers.AutoModel.from_pretrained(folder, **remote)(tokens)[0]}
+    body = transformers.AutoModel.from_pretrained(folder, **remote).eval()
+    result = {"first": model(tokens)[0], "body": body(tokens)[0]}
 if auto_class == "AutoModelForCausalLM":
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **remote)
     text = transformers.pipeline("text-generation", model=folder, **remote)(

@@ -17,7 +17,6 @@ from modeling_mosaic import (
     MosaicModel,
 )
 
-
 SHAPES = [
     dict(),
     dict(num_attention_heads=1, num_hidden_layers=1),
@@ -200,7 +199,7 @@ def test_packed_rows_equal_rows_alone(any_model, random_tokens, form, lengths):
 
 
 def test_a_flattened_batch_with_labels(any_model, random_tokens):
-    """Everything that the collator gives, at once, as the Trainer hands it on; the loss is that of the rows."""
+    """Everything that the collator gives, as the Trainer hands it on; the loss is that of the rows."""
     model = any_model()
     rows = [random_tokens(n, seed=n) for n in (9, 4, 17)]
     collator = DataCollatorWithFlattening(
