@@ -68,7 +68,7 @@ class MosaicLeakyNorm(nn.Module):
 
         All that needs r and s happens in here: accelerate takes offloaded parameters away between calls.
         """
-        leak_H = (SCALAR_GAIN * self.leak).abs()
+        leak_H = (SCALAR_GAIN * self.leak.to(torch.promote_types(self.leak.dtype, torch.float32))).abs()
         state_BHD = None if state_BH1D is None else state_BH1D[:, :, 0]
         average_BHTD, _ = leaky_average(key_BHTD, leak_H, state_BHD, keep_BT=keep_BT, start_BT=start_BT)
         previous_BH1D = None if state_BH1D is None else self._normalize(state_BH1D).to(key_BHTD.dtype)

@@ -1,0 +1,28 @@
+# A virtual environment of its own, so that nothing else on the machine changes.
+PYTHON ?= python3
+# On a machine with a GPU, take the build that fits it: make install TORCH='torch --index-url ...'
+TORCH ?= torch==2.13.0
+DEMO ?= runs/demo
+BIN := .venv/bin
+
+.PHONY: install demo test lint
+
+install: .venv/installed
+
+.venv/installed: setup.cfg pyproject.toml
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,test,dev]'
+	touch $@
+
+demo: install
+	$(BIN)/python scripts/train.py configuration/train/demo.yaml --output_dir $(DEMO)
+	$(BIN)/python scripts/generate.py $(DEMO) "Once upon a time"
+
+# One thread each, as the workers share the cores.
+test: install
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
