@@ -93,8 +93,8 @@ def _in_full_precision(key_BHTD, leak_per_token_H, state_BHD):
 def _average_in_chunks(key_BHTD, leak_H, state_BHD, age_BT, start_BT):
     """`age_BT` counts the tokens by which the past ages at each step (1 if `None`)."""
     batch, heads, time, dim = key_BHTD.shape
-    chunk = min(CHUNK_SIZE, time)
-    num_chunks = -(-time // chunk)
+    # A branch and no `min`: to torch.compile, a symbolic time would make each size below an expression.
+    chunk, num_chunks = (time, 1) if time <= CHUNK_SIZE else (CHUNK_SIZE, -(-time // CHUNK_SIZE))
     fill = num_chunks * chunk - time
     key_BHNQD = F.pad(key_BHTD, (0, 0, 0, fill)).view(batch, heads, num_chunks, chunk, dim)
     if age_BT is None:

@@ -484,15 +484,21 @@ def test_classification_heads(make_model, random_tokens, side):
     torch.testing.assert_close(outputs.logits[mask == 1], alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_compiles_without_a_graph_break(make_model, random_tokens, training):
+@pytest.mark.parametrize("training, padded", [(True, False), (False, True)])
+def test_compiles_without_a_graph_break(make_model, random_tokens, training, padded):
+    """For one length, and for any length once a second one came."""
     model = make_model(attention_dropout=0.0, hidden_dropout=0.0).train(training)
-    tokens = random_tokens(2, 70)
-    expected = model(tokens, labels=tokens, use_cache=False)
-    compiled = torch.compile(model, fullgraph=True)(tokens, labels=tokens, use_cache=False)
-    torch.testing.assert_close(compiled.logits, expected.logits, rtol=0, atol=1e-4)
-    if training:
-        assert_same_gradients(gradients(model, compiled.loss), gradients(model, expected.loss), 1e-4)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for length in (40, 70):
+        tokens = random_tokens(2, length)
+        inputs = dict(input_ids=tokens, labels=tokens, use_cache=False)
+        if padded:
+            inputs["attention_mask"] = (torch.arange(length) >= torch.tensor([[3], [0]])).long()
+        ours, expected = compiled(**inputs), model(**inputs)
+        torch.testing.assert_close(ours.logits, expected.logits, rtol=0, atol=1e-4)
+        if training:
+            assert_same_gradients(gradients(model, ours.loss), gradients(model, expected.loss), 1e-4)
 
 
 def test_wrong_inputs_are_named(make_model, random_tokens):
