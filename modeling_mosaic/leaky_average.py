@@ -110,10 +110,11 @@ def _average_in_chunks(key_BHTD, leak_H, state_BHD, age_BT, start_BT):
     if num_chunks == 1:
         before_BHND = state_BHD[:, :, None]
     else:
-        ends_BHND = inside_BHNQD[:, :, :-1, -1]
-        end_age = age_bnQ[..., -1].expand(-1, num_chunks)[:, :-1]
-        end_start = None if sequence_bnQ is None else sequence_bnQ[:, :-1, -1] > 0
-        carried_BHND = _average_in_chunks(ends_BHND, leak_H, state_BHD, end_age, end_start)
+        # Of all chunks, the last included: inductor (torch 2.13) fails on symbolic sizes like num_chunks - 1.
+        ends_BHND = inside_BHNQD[:, :, :, -1]
+        end_age = age_bnQ[..., -1].expand(-1, num_chunks)
+        end_start = None if sequence_bnQ is None else sequence_bnQ[..., -1] > 0
+        carried_BHND = _average_in_chunks(ends_BHND, leak_H, state_BHD, end_age, end_start)[:, :, :-1]
         before_BHND = torch.cat([state_BHD[:, :, None], carried_BHND], 2)
 
     fade_bHnQ = torch.exp(-leak_H)[:, None, None] ** age_bnQ[:, None]

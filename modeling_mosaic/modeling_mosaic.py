@@ -155,13 +155,17 @@ def repeat_over_padding(value_BHTD, previous_BH1D, keep_BT):
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Attention step by step: the reference of the other implementations, which also returns its weights."""
-    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        weights = weights + attention_mask
+    """Attention step by step: the reference of the other implementations, which also returns its weights.
+
+    They are those of the pairs, strictly lower triangular and 0 while the memory is empty: the dummy slot in
+    front, which the mask hides, comes last here.
+    """
+    key, value, attention_mask = key.roll(-1, 2), value.roll(-1, 2), attention_mask.roll(-1, -1)
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling + attention_mask
     weights = F.softmax(weights, dim=-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(
         query.dtype
     )
+    weights = weights.masked_fill((attention_mask < 0).all(-1, keepdim=True), 0)
     weights = F.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
@@ -220,15 +224,15 @@ class MosaicContextualMemory(nn.Module):
         if past_key_values is not None:
             key_BHSD, value_BHSD = past_key_values.update(key_BHSD, value_BHSD, self.layer_idx)
 
+        weights = None
         if masks["cu_seq_lens"] is not None:
-            recalled_BTHD, weights = (
-                self._recall_packed(query_BHTD, key_BHSD, value_BHSD, masks, **kwargs),
-                None,
-            )
+            recalled_BTHD = self._recall_packed(query_BHTD, key_BHSD, value_BHSD, masks, **kwargs)
         elif masks["slots"] is None:
-            recalled_BTHD, weights = self._recall_causal(query_BHTD, key_BHSD, value_BHSD, is_first, **kwargs)
+            recalled_BTHD = self._recall_causal(query_BHTD, key_BHSD, value_BHSD, is_first, **kwargs)
         else:
-            recalled_BTHD, weights = self._recall_masked(query_BHTD, key_BHSD, value_BHSD, masks, **kwargs)
+            recalled_BTHD, weights = self._attend(query_BHTD, key_BHSD, value_BHSD, masks["slots"], **kwargs)
+            # Where the memory is empty, attention does whatever its implementation does without any slot.
+            recalled_BTHD = recalled_BTHD.masked_fill(~masks["recall"][:, :, None, None], 0)
         return self.dropout(self.o_proj(recalled_BTHD.flatten(2))), weights
 
     def _attend(self, query_BHTD, key_BHSD, value_BHSD, mask, **kwargs):
@@ -242,21 +246,11 @@ class MosaicContextualMemory(nn.Module):
         """Without the dummy slot, and without the query whose memory is empty, the mask is plain causal."""
         num_empty = int(is_first)
         if query_BHTD.shape[2] == num_empty:
-            return torch.zeros_like(query_BHTD).transpose(1, 2), None
-        recalled_BTHD, weights = self._attend(
+            return torch.zeros_like(query_BHTD).transpose(1, 2)
+        recalled_BTHD, _ = self._attend(
             query_BHTD[:, :, num_empty:], key_BHSD[:, :, 1:], value_BHSD[:, :, 1:], None, **kwargs
         )
-        weights = None if weights is None else F.pad(weights, (0, 1, num_empty, 0))
-        return F.pad(recalled_BTHD, (0, 0, 0, 0, num_empty, 0)), weights
-
-    def _recall_masked(self, query_BHTD, key_BHSD, value_BHSD, masks, **kwargs):
-        recalled_BTHD, weights = self._attend(query_BHTD, key_BHSD, value_BHSD, masks["slots"], **kwargs)
-        # Where the memory is empty, attention answers with whatever its implementation does without any
-        # visible slot.
-        empty_BT = ~masks["recall"]
-        if weights is not None:
-            weights = F.pad(weights[..., 1:], (0, 1)).masked_fill(empty_BT[:, None, :, None], 0)
-        return recalled_BTHD.masked_fill(empty_BT[:, :, None, None], 0), weights
+        return F.pad(recalled_BTHD, (0, 0, 0, 0, num_empty, 0))
 
     def _recall_packed(self, query_BHTD, key_BHSD, value_BHSD, masks, **kwargs):
         """`_recall_causal` for each packed sequence, by flash attention's kernel for varying lengths."""

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from modeling_mosaic.conversion import check_output_folder, load_original_checkpoint, save_converted
 from modeling_mosaic.original_checkpoint import read_original_config
 
-
 PROGRAM = "convert_checkpoint"
 
 

@@ -9,7 +9,6 @@ import math
 
 import torch
 
-
 KINDS = ("regular", "eft", "nano")
 FP16_LOG_MAX = math.log(65535)
 

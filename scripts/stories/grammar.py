@@ -27,7 +27,6 @@ from stories.plots_wonders import WONDERS
 from stories.roles import Beat, Cast, Fork, Plot
 from stories.vocabulary import PHRASES
 
-
 PLOTS: tuple[Plot, ...] = (*JOURNEYS, *MAKING, *LESSONS, *FRIENDS, *ANIMALS, *WONDERS)
 
 _PHRASE = re.compile(r"<(\w+)>")

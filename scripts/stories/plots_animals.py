@@ -3,7 +3,6 @@
 from stories.roles import Fork, Plot, adult, child, named_animal, one_of
 from stories.vocabulary import GREEDY, NUMBERS, PET_NAMES, PROUD, Facts
 
-
 LURES = (
     Facts(lure="a blue butterfly", chase="followed it over the hills", gone="flew away"),
     Facts(lure="a rolling nut", chase="ran after it down the slope", gone="rolled into a crack"),

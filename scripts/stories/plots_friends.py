@@ -3,7 +3,6 @@
 from stories.roles import Fork, Plot, adult, child, one_of
 from stories.vocabulary import KIND, SHY, Facts
 
-
 TOYS_AND_REPAIRS = (
     Facts(
         toy="teddy bear",

@@ -7,7 +7,6 @@ PHRASES["glad"]; see `stories.grammar`.
 from stories.roles import Fork, Plot, adult, child, fact_of, item, named_animal, one_of, stranger
 from stories.vocabulary import BOSSES, KEEPSAKES, SKILLS, TRAPS, TREASURES, WILD_ANIMALS, Facts
 
-
 STUCK_TOY = Plot(
     "stuck toy",
     roles={

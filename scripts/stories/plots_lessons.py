@@ -3,7 +3,6 @@
 from stories.roles import Fork, Plot, adult, child, named_animal, one_of
 from stories.vocabulary import KIND, NUMBERS, SNACKS, Facts
 
-
 RULES = (
     Facts(
         rule="Do not play ball in the house",

@@ -3,7 +3,6 @@
 from stories.roles import Fork, Plot, adult, child, one_of
 from stories.vocabulary import INGREDIENTS, KIND, Facts
 
-
 CAKE = Plot(
     "cake",
     roles={

@@ -6,7 +6,6 @@
 from stories.roles import Drawer, Fork, Plot, adult, child, one_of, stranger, with_article
 from stories.vocabulary import TREASURES, Facts
 
-
 GRANTERS = (
     Facts(
         kind="fish",

@@ -14,7 +14,6 @@ from typing import Any
 
 from stories.vocabulary import ADULTS, BOY_ANIMALS, BOYS, GIRL_ANIMALS, GIRLS, TRAITS, Facts
 
-
 Cast = dict[str, Any]
 Drawer = Callable[[random.Random, Cast], Any]
 

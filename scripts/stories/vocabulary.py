@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace as Facts
 
-
 GIRLS = (
     "Lily Mia Anna Sara Lucy Emma Zoe Ella Amy Nora Ruby Clara Molly Jane Alice Sophie Kate Leah Maya Nina "
     "Polly Tina Wendy Bella Cora Dora Eva Fiona Gina Hannah Ida Julia Kira Lena Mary Olga Paula Rita Sally "

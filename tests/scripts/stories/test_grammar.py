@@ -14,7 +14,6 @@ from stories.grammar import PLOTS, Story, compose_story, tell_stories, tell_stor
 from stories.roles import Being, Item, with_article
 from stories.vocabulary import BOY_ANIMALS, BOYS, GIRL_ANIMALS, GIRLS, PET_NAMES
 
-
 NUM_STORIES = 5_000
 NAMES = {*GIRLS, *BOYS, *GIRL_ANIMALS, *BOY_ANIMALS, *PET_NAMES}
 GENDER_OF_PRONOUN = {

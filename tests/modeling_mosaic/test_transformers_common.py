@@ -1,0 +1,141 @@
+"""The tests that transformers runs on all of its models, from its own sources.
+
+    pip download --no-deps --no-binary :all: transformers==5.23.0 && tar -xf transformers-5.23.0.tar.gz
+    TRANSFORMERS_SOURCE=transformers-5.23.0 pytest -m slow tests/modeling_mosaic/test_transformers_common.py
+
+They also need `pip install parameterized`.
+"""
+
+import importlib
+import os
+import sys
+import unittest
+import warnings
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+import pytest
+import torch
+import transformers
+from transformers.models.auto import modeling_auto
+
+from modeling_mosaic import (
+    MosaicConfig,
+    MosaicForCausalLM,
+    MosaicForSequenceClassification,
+    MosaicForTokenClassification,
+    MosaicModel,
+)
+
+SOURCE = os.environ.get("TRANSFORMERS_SOURCE")
+if SOURCE is None:
+    pytest.skip(
+        "TRANSFORMERS_SOURCE does not name an unpacked source distribution of transformers; "
+        "`pip download --no-deps --no-binary :all: transformers==5.23.0` gets one",
+        allow_module_level=True,
+    )
+
+PACKAGE = "transformers_tests"
+# Modules that the common tests import, but that the source distribution lacks.
+MISSING = {
+    "exporters.test_export": {"ExportTesterMixin": type("ExportTesterMixin", (), {})},
+    "generation.test_utils": {"GenerationTesterMixin": type("GenerationTesterMixin", (), {})},
+    "utils.test_configuration_utils": {
+        "config_common_kwargs": {
+            "return_dict": False,
+            "output_hidden_states": True,
+            "output_attentions": True,
+            "dtype": "float16",
+            "chunk_size_feed_forward": 3,
+            "architectures": ["MosaicForCausalLM"],
+            "id2label": {0: "poem"},
+            "label2id": {"poem": "0"},
+            "problem_type": "regression",
+        }
+    },
+}
+
+
+def import_common_tests(source: str) -> dict[str, ModuleType]:
+    """The modules of common tests by name, in a package made of the source distribution's `tests`."""
+    package = ModuleType(PACKAGE)
+    package.__path__ = [str(Path(source).resolve() / "tests")]
+    sys.modules[PACKAGE] = package
+    for name, contents in MISSING.items():
+        module = ModuleType(f"{PACKAGE}.{name}")
+        vars(module).update(contents)
+        sys.modules[module.__name__] = module
+    names = ("test_configuration_common", "test_modeling_common", "test_training_mixin")
+    # This loads transformers from the `tests/__init__.py` that is missing, too.
+    direct_import = mock.patch("transformers.utils.direct_transformers_import", return_value=transformers)
+    with direct_import, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {name: importlib.import_module(f"{PACKAGE}.{name}") for name in names}
+
+
+common = import_common_tests(SOURCE)
+ModelTesterMixin = common["test_modeling_common"].ModelTesterMixin
+TrainingTesterMixin = common["test_training_mixin"].TrainingTesterMixin
+ConfigTester = common["test_configuration_common"].ConfigTester
+GenerationTesterMixin = MISSING["generation.test_utils"]["GenerationTesterMixin"]
+
+
+class MosaicModelTester:
+    """Small models and inputs, in the form in which the common tests ask for them."""
+
+    causal_lm_class = MosaicForCausalLM
+    is_training = True
+    batch_size = 3
+    seq_length = 7
+    vocab_size = 99
+    hidden_size = 32
+    num_hidden_layers = 2
+    num_attention_heads = 4
+
+    def get_config(self) -> MosaicConfig:
+        return MosaicConfig(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            persistent_memory_size=16,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
+
+    def prepare_config_and_inputs_for_common(self) -> tuple[MosaicConfig, dict[str, torch.Tensor]]:
+        input_ids = torch.randint(1, self.vocab_size, (self.batch_size, self.seq_length))
+        attention_mask = torch.ones_like(input_ids)
+        attention_mask[0, 5:] = attention_mask[1, :2] = 0
+        return self.get_config(), {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+@pytest.mark.slow
+class MosaicModelTest(ModelTesterMixin, GenerationTesterMixin, TrainingTesterMixin, unittest.TestCase):
+    all_model_classes = (
+        MosaicModel,
+        MosaicForCausalLM,
+        MosaicForSequenceClassification,
+        MosaicForTokenClassification,
+    )
+    # By the year of the sources' copyright, this test would take the model for an old one and let it go.
+    test_can_init_all_missing_weights_before_2023 = True
+    # Logits start smaller than a transformer's, by 1 / sqrt(hidden_size).
+    training_overfit_learning_rate = 5e-3
+
+    @pytest.fixture(autouse=True)
+    def name_models(self, monkeypatch):
+        """The tests read off these tables which labels a model wants."""
+        monkeypatch.setitem(modeling_auto.MODEL_MAPPING_NAMES, "mosaic", "MosaicModel")
+        monkeypatch.setitem(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "mosaic", "MosaicForCausalLM")
+        for task in ("SEQUENCE", "TOKEN"):
+            names = getattr(modeling_auto, f"MODEL_FOR_{task}_CLASSIFICATION_MAPPING_NAMES")
+            monkeypatch.setitem(names, "mosaic", f"MosaicFor{task.title()}Classification")
+
+    def setUp(self):
+        self.model_tester = MosaicModelTester()
+
+    def test_config(self):
+        ConfigTester(self, config_class=MosaicConfig, hidden_size=36).run_common_tests()
