@@ -1,0 +1,199 @@
+"""Stories from files, folders, the Hub or the embedded generator, as `datasets` with one column `text`."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import stories.grammar
+from datasets import Dataset, DatasetDict, Features, Value, load_dataset
+from datasets.data_files import DataFilesDict, get_data_patterns
+from datasets.exceptions import DatasetGenerationError
+from datasets.fingerprint import Hasher
+from training.errors import InputError
+from training.hub import first_line
+from training.recipe import EMBEDDED_CORPUS, DataArguments
+
+END_OF_TEXT = "<|endoftext|>"
+TEXT = Features({"text": Value("string")})
+
+
+def load_stories(arguments: DataArguments) -> tuple[Dataset, Dataset | None]:
+    """The stories to train on and those to validate on, read once and cached by `datasets`.
+
+    Args:
+        arguments (`DataArguments`): where the stories are. A folder's files belong to the split in their
+            names, as `datasets` reads them (`validation.jsonl`, `test-00000.parquet`), else to training.
+
+    Returns:
+        `tuple[Dataset, Dataset | None]`: a column `text` each; no validation stories if the data has none and
+        `validation_fraction` is 0.
+
+    Raises:
+        InputError: for data that is missing, empty or cannot be read; the message names the file and line.
+    """
+    splits = _load_splits(arguments)
+    if arguments.train_split not in splits:
+        raise InputError(f"{arguments.dataset}: no split {arguments.train_split!r}, only {', '.join(splits)}")
+    train = splits[arguments.train_split]
+    if arguments.validation_split in splits:
+        return train, splits[arguments.validation_split]
+    if arguments.validation_fraction == 0:
+        return train, None
+    if len(train) < 2:
+        raise InputError(f"{arguments.dataset}: one story, none to hold out; set validation_fraction to 0")
+    held_out = train.train_test_split(
+        max(1, round(arguments.validation_fraction * len(train))), seed=arguments.corpus_seed
+    )
+    return held_out["train"], held_out["test"]
+
+
+def _load_splits(arguments: DataArguments) -> dict[str, Dataset]:
+    source = Path(arguments.dataset).expanduser()
+    if arguments.dataset == EMBEDDED_CORPUS:
+        told = {"num_stories": arguments.num_stories, "seed": arguments.corpus_seed}
+        return {
+            arguments.train_split: _cached(
+                _tell, told, sorted(Path(stories.grammar.__file__).parent.glob("*.py"))
+            )
+        }
+    if source.is_dir():
+        files = _list_files(source)
+        return {split: _read(paths, arguments.text_column) for split, paths in files.items()}
+    if source.suffix in READERS:
+        return {arguments.train_split: _read([source], arguments.text_column)}
+    if source.exists():
+        raise InputError(f"{source}: unknown kind of data file; {', '.join(READERS)} can be read")
+    return _download(arguments)
+
+
+def _tell(num_stories: int, seed: int) -> Iterator[dict[str, str]]:
+    for story in stories.grammar.tell_stories(num_stories, seed):
+        yield {"text": story}
+
+
+def _list_files(folder: Path) -> dict[str, list[Path]]:
+    try:
+        patterns = get_data_patterns(str(folder))
+        files = DataFilesDict.from_local_or_remote(patterns, str(folder), allowed_extensions=list(READERS))
+    except FileNotFoundError:
+        files = {}
+    if not any(files.values()):
+        raise InputError(f"{folder}: no data files ({', '.join(READERS)}) in this folder")
+    return {str(split): sorted(map(Path, paths)) for split, paths in files.items() if paths}
+
+
+def _read(paths: list[Path], text_column: str) -> Dataset:
+    return _cached(
+        read_stories, {"paths": [str(path.absolute()) for path in paths], "text_column": text_column}, paths
+    )
+
+
+def _cached(generator: Callable, arguments: dict, sources: list[Path]) -> Dataset:
+    """The generator's stories; those of an earlier run unless arguments, sources or this code changed."""
+    try:
+        stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (*sources, Path(__file__))]
+        fingerprint = Hasher.hash([generator.__name__, arguments, stamps])
+        return Dataset.from_generator(generator, TEXT, gen_kwargs=arguments, fingerprint=fingerprint)
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def _download(arguments: DataArguments) -> DatasetDict:
+    """A Hub dataset, reduced to its text column."""
+    name, column = arguments.dataset, arguments.text_column
+    try:
+        splits = load_dataset(name, arguments.dataset_config)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"dataset {name}: neither a file nor a dataset on the Hub: {first_line(error)}"
+        ) from error
+    for split, dataset in splits.items():
+        if column not in dataset.column_names:
+            columns = ", ".join(dataset.column_names)
+            raise InputError(f"dataset {name}: no text_column {column!r} in {split}, only {columns}")
+    return splits.select_columns(column).rename_columns({column: "text"} if column != "text" else {})
+
+
+def read_stories(paths: list[str], text_column: str) -> Iterator[dict[str, str]]:
+    """The stories of some files, one after the other, without blank ones.
+
+    A text file's stories end with `<|endoftext|>` if that occurs in it, else with a blank line. JSON lines
+    are objects with a column `text_column`, or plain strings.
+
+    Raises:
+        InputError: for a file that cannot be read or holds no story.
+    """
+    for path in paths:
+        num_stories = 0
+        try:
+            for story in READERS[Path(path).suffix](path, text_column):
+                if story.strip():
+                    num_stories += 1
+                    yield {"text": story}
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not text in UTF-8: {error.reason} at byte {error.start}") from error
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{path}: not a parquet file: {first_line(error)}") from error
+        if num_stories == 0:
+            raise InputError(f"{path}: holds no story")
+
+
+def _read_text(path: str, text_column: str) -> Iterator[str]:
+    with open(path, encoding="utf-8") as file:
+        is_marked = any(END_OF_TEXT in line for line in file)
+        file.seek(0)
+        story = []
+        for line in file:
+            if is_marked:
+                *ended, line = line.split(END_OF_TEXT)
+            else:
+                ended = [] if line.strip() else [""]
+            for ending in ended:
+                yield "".join([*story, ending]).strip()
+                story = []
+            story.append(line)
+        yield "".join(story).strip()
+
+
+def _read_json_lines(path: str, text_column: str) -> Iterator[str]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}, line {number}: not JSON: {error.msg}") from error
+            story = record.get(text_column) if isinstance(record, dict) else record
+            if not isinstance(story, str):
+                raise InputError(
+                    f"{path}, line {number}: neither a string nor an object with a string {text_column!r}"
+                )
+            yield story
+
+
+def _read_parquet(path: str, text_column: str) -> Iterator[str]:
+    with pq.ParquetFile(path) as file:
+        if text_column not in file.schema_arrow.names:
+            raise InputError(
+                f"{path}: no text_column {text_column!r}, only {', '.join(file.schema_arrow.names)}"
+            )
+        for batch in file.iter_batches(columns=[text_column]):
+            for story in batch.column(0).to_pylist():
+                yield story or ""
+
+
+READERS = {
+    ".txt": _read_text,
+    ".jsonl": _read_json_lines,
+    ".json": _read_json_lines,
+    ".parquet": _read_parquet,
+}

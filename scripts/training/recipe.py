@@ -1,0 +1,218 @@
+"""The options of `train.py`, and the YAML recipes that preset them."""
+
+import difflib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from training.errors import InputError
+from transformers import HfArgumentParser
+from transformers import TrainingArguments as HfTrainingArguments
+from transformers.hf_argparser import string_to_bool
+from transformers.trainer_utils import get_last_checkpoint
+
+EMBEDDED_CORPUS = "stories"
+
+
+@dataclass
+class ModelArguments:
+    """What is trained, and on which tokens."""
+
+    model: str = field(
+        default="mosaic-tiny",
+        metadata={
+            "help": "A new model: the name of a preset in configuration/model, or a config JSON of any"
+            " causal model. A trained one to continue: its folder, or its Hub id."
+        },
+    )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={"help": "eager, sdpa, flex_attention or flash_attention_2; the model's own default."},
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of a tokenizer; that of a model to continue, else GPT-2's, by default."
+        },
+    )
+    train_tokenizer: int | None = field(
+        default=None,
+        metadata={"help": "Trains a byte-level BPE like GPT-2's with so many tokens on the stories."},
+    )
+
+    def __post_init__(self):
+        if self.train_tokenizer is not None and self.train_tokenizer < 257:
+            raise ValueError(
+                f"train_tokenizer must be at least 257 (bytes and end of text), not {self.train_tokenizer}"
+            )
+        if self.train_tokenizer is not None and self.tokenizer is not None:
+            raise ValueError("tokenizer and train_tokenizer exclude each other")
+
+
+@dataclass
+class DataArguments:
+    """The stories, and how they become rows of tokens."""
+
+    dataset: str = field(
+        default=EMBEDDED_CORPUS,
+        metadata={
+            "help": "A .txt, .jsonl or .parquet file, a folder of them, or a Hub dataset id; "
+            f"'{EMBEDDED_CORPUS}' is the embedded generator of children's stories."
+        },
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
+    text_column: str = field(
+        default="text", metadata={"help": "Column of the stories in JSON lines and parquet."}
+    )
+    train_split: str = field(
+        default="train", metadata={"help": "Split to train on (folders and Hub datasets)."}
+    )
+    validation_split: str = field(
+        default="validation",
+        metadata={"help": "Split to validate on; held out of the other one if there is none."},
+    )
+    validation_fraction: float = field(
+        default=0.02, metadata={"help": "Share of the stories to hold out if there is no validation split."}
+    )
+    num_stories: int = field(default=20_000, metadata={"help": "Number of embedded stories to tell."})
+    corpus_seed: int = field(
+        default=0, metadata={"help": "Seed of the embedded stories and of the held-out share."}
+    )
+    block_size: int = field(
+        default=512, metadata={"help": "Tokens a row: the context the model is trained with."}
+    )
+    preprocessing_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
+
+    def __post_init__(self):
+        if self.block_size < 2:
+            raise ValueError(f"block_size must be at least 2 tokens, not {self.block_size}")
+        if self.num_stories < 1:
+            raise ValueError(f"num_stories must be at least 1, not {self.num_stories}")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
+
+
+@dataclass
+class TrainingArguments(HfTrainingArguments):
+    """transformers' own, with an `output_dir` that must be given."""
+
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "nargs": "?",
+            "const": "true",
+            "help": "Continues from this checkpoint folder, or, without a name, the last one in output_dir.",
+        },
+    )
+
+    def __post_init__(self):
+        if not self.output_dir:
+            raise ValueError("output_dir must name the folder for the trained model")
+        super().__post_init__()
+        # Pinning needs a device to pin for, and warns without one.
+        self.dataloader_pin_memory &= torch.accelerator.is_available()
+
+
+class RecipeParser(HfArgumentParser):
+    """Parses `RECIPE.yaml [--option value ...]`; what is wrong raises an `InputError` that names it."""
+
+    def __init__(self):
+        super().__init__(
+            (ModelArguments, DataArguments, TrainingArguments),
+            description="Trains a causal language model. Options on the command line override the recipe.",
+            allow_abbrev=False,
+        )
+        self.add_argument(
+            "recipe", help="YAML file with any of the options below, one `option: value` a line"
+        )
+
+    def error(self, message: str):
+        raise InputError(message)
+
+    def parse(self, argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
+        """The three groups of options that `argv` and the recipe in it give.
+
+        Raises:
+            InputError: for an unreadable recipe, an unknown option, or a value of the wrong type or range.
+        """
+        recipe, rest = self.parse_args(argv).recipe, list(argv)
+        rest.remove(recipe)
+        argv = [recipe, *self._read_recipe(Path(recipe)), *rest]
+        try:
+            return self.parse_args_into_dataclasses(argv, look_for_args_file=False)[:3]
+        except ValueError as error:
+            raise InputError(error) from error
+
+    def _read_recipe(self, path: Path) -> list[str]:
+        try:
+            recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(recipe, dict):
+            raise InputError(f"{path}: a recipe is made of lines `option: value`")
+        options = []
+        try:
+            for key, value in recipe.items():
+                options += self._as_options(str(key), value)
+            self.parse_args([str(path), *options])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        return options
+
+    def _as_options(self, key: str, value: Any) -> list[str]:
+        """A line of a recipe as one would type it, so that both are checked by the same types."""
+        action = self._option_string_actions.get(f"--{key}")
+        if action is None or action.dest != key:
+            close = difflib.get_close_matches(key, [action.dest for action in self._actions], n=1)
+            raise InputError(f"unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        if value is None:
+            return []
+        if isinstance(value, list) and action.nargs == "+":
+            return [f"--{key}", *map(str, value)]
+        if isinstance(value, dict | list):
+            value = json.dumps(value)
+        elif value is False and action.type is not string_to_bool:
+            # YAML reads the word `no`, as in `save_strategy: no`, as a boolean.
+            value = "no"
+        return [f"--{key}={value}"]
+
+
+def check_output_dir(arguments: TrainingArguments) -> None:
+    """Makes sure, before any work and without a trace, that `output_dir` can be written and is free.
+
+    Replaces a `resume_from_checkpoint` that names no folder by the last checkpoint in `output_dir`.
+
+    Raises:
+        InputError: if it cannot be written, if it holds checkpoints that nobody asked to continue, or if
+            there is no checkpoint to continue.
+    """
+    folder = Path(arguments.output_dir)
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.NamedTemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(f"output_dir {folder}: cannot be written: {error.strerror}") from error
+    last = get_last_checkpoint(folder) if folder.is_dir() else None
+    resume = arguments.resume_from_checkpoint
+    if resume is None or resume.lower() in ("false", "no"):
+        arguments.resume_from_checkpoint = None
+        if last is not None:
+            raise InputError(
+                f"output_dir {folder} holds {os.path.basename(last)} of an earlier run: continue it with "
+                "--resume_from_checkpoint, or name another folder"
+            )
+    elif resume.lower() in ("true", "yes"):
+        if last is None:
+            raise InputError(f"resume_from_checkpoint: there is no checkpoint in output_dir {folder}")
+        arguments.resume_from_checkpoint = last
+    elif not Path(resume, "trainer_state.json").is_file():
+        raise InputError(f"resume_from_checkpoint {resume}: not the folder of a checkpoint")

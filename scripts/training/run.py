@@ -1,0 +1,119 @@
+"""One training run, from the options to the folder with the trained model."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from training.bigram import bigram_loss
+from training.corpus import load_stories
+from training.errors import InputError
+from training.model import build_model, is_trained
+from training.recipe import DataArguments, ModelArguments, TrainingArguments, check_output_dir
+from training.report import extract_curve, summarise, write_report
+from training.rows import collate_rows, pack_rows
+from training.tokenizer import load_tokenizer
+from transformers import PreTrainedTokenizerBase, Trainer, set_seed
+
+# The bigram model sees no more tokens than this: a few seconds, and it is as good as it gets.
+BIGRAM_TOKENS = 20_000_000
+
+
+def run(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> dict[str, Any]:
+    """Trains, evaluates and saves a model, draws its loss curve and prints a summary.
+
+    Returns:
+        `dict`: the figures of the summary.
+
+    Raises:
+        InputError: for options, data or models that cannot be used. Nothing has been written then.
+    """
+    check_output_dir(training)
+    with training.main_process_first():
+        tokenizer, origin, train_rows, validation_rows = load_rows(model, data)
+    set_seed(training.seed)
+    network = build_model(model.model, tokenizer, data.block_size, model.attn_implementation)
+    if validation_rows is None and training.eval_strategy != "no":
+        raise InputError(
+            f"eval_strategy {training.eval_strategy}: there are no validation stories; set it to no"
+        )
+    trainer = Trainer(
+        network,
+        training,
+        data_collator=collate_rows,
+        train_dataset=train_rows,
+        eval_dataset=validation_rows,
+        processing_class=tokenizer,
+    )
+    if trainer.is_world_process_zero():
+        print(
+            f"{len(train_rows):,} rows of {data.block_size} tokens to train on; tokenizer: {origin}",
+            flush=True,
+        )
+    metrics = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint).metrics
+    if validation_rows is not None:
+        trainer.evaluate()
+    save(trainer, Path(training.output_dir))
+    results = {
+        "model": model.model,
+        "num_parameters": network.num_parameters(),
+        "tokenizer": origin,
+        "steps": trainer.state.global_step,
+        "seconds": metrics["train_runtime"],
+        "tokens_per_second": metrics["train_samples_per_second"] * data.block_size,
+    }
+    if trainer.is_world_process_zero():
+        report(trainer, results, train_rows, validation_rows, len(tokenizer))
+    return results
+
+
+def load_rows(
+    model: ModelArguments, data: DataArguments
+) -> tuple[PreTrainedTokenizerBase, str, Dataset, Dataset | None]:
+    """The tokenizer, where it came from, and the rows to train and to validate on."""
+    train, validation = load_stories(data)
+    name = model.tokenizer
+    if name is None and model.train_tokenizer is None and is_trained(model.model):
+        name = model.model
+    batches = (batch["text"] for batch in train.iter(batch_size=1000))
+    tokenizer, origin = load_tokenizer(name, model.train_tokenizer, batches)
+    train_rows = pack_rows(train, tokenizer, data.block_size, data.preprocessing_workers)
+    if validation is None:
+        return tokenizer, origin, train_rows, None
+    return tokenizer, origin, train_rows, pack_rows(validation, tokenizer, data.block_size)
+
+
+def save(trainer: Trainer, folder: Path) -> None:
+    """Saves model and tokenizer beside `folder`'s checkpoints, file by file once all of them are complete."""
+    partial = folder / "saving"
+    trainer.save_model(str(partial))
+    if trainer.is_world_process_zero():
+        for file in partial.iterdir():
+            file.replace(folder / file.name)
+        shutil.rmtree(partial)
+        trainer.save_state()
+
+
+def report(
+    trainer: Trainer,
+    results: dict[str, Any],
+    train_rows: Dataset,
+    validation_rows: Dataset | None,
+    vocab_size: int,
+) -> None:
+    """Writes the loss curve and the results, and prints the summary."""
+    block_size = len(train_rows[0]["input_ids"])
+    bigram = None
+    if validation_rows is not None:
+        fitted = train_rows.select(range(min(len(train_rows), BIGRAM_TOKENS // block_size)))
+        bigram = bigram_loss(_as_array(fitted), _as_array(validation_rows), vocab_size)
+    args = trainer.args
+    rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    curve = extract_curve(trainer.state.log_history, rows_per_step * block_size, bigram)
+    write_report(args.output_dir, curve, results)
+    print(f"\n{summarise(args.output_dir, curve, results)}")
+
+
+def _as_array(rows: Dataset) -> np.ndarray:
+    return rows.with_format("numpy")[:]["input_ids"]

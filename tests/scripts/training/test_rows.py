@@ -1,0 +1,49 @@
+import pytest
+import torch
+from datasets import Dataset
+from training.errors import InputError
+from training.rows import collate_rows, pack_rows
+from training.tokenizer import load_gpt2_tokenizer, load_tokenizer
+
+TEXTS = [f"Story {i} has {i} words." for i in range(30)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_gpt2_tokenizer()[0]
+
+
+def test_rows_hold_the_stories_one_after_the_other(tokenizer):
+    rows = pack_rows(Dataset.from_dict({"text": TEXTS}), tokenizer, 16)
+    stream = [token for row in rows["input_ids"] for token in row]
+    expected = [token for text in TEXTS for token in [*tokenizer(text)["input_ids"], 50256]]
+    assert stream == expected[: len(stream)]
+    assert 0 <= len(expected) - len(stream) < 16
+    assert all(len(row) == 16 for row in rows["input_ids"])
+
+
+def test_rows_depend_on_tokenizer_and_block_size(tokenizer):
+    stories = Dataset.from_dict({"text": TEXTS})
+    small, _ = load_tokenizer(None, 300, [TEXTS])
+    first = pack_rows(stories, tokenizer, 16)
+    assert first._fingerprint == pack_rows(stories, tokenizer, 16)._fingerprint
+    assert (
+        len(
+            {
+                rows._fingerprint
+                for rows in (first, pack_rows(stories, tokenizer, 8), pack_rows(stories, small, 16))
+            }
+        )
+        == 3
+    )
+
+
+def test_labels_are_the_tokens():
+    batch = collate_rows([{"input_ids": [1, 2, 3]}, {"input_ids": [4, 5, 6]}])
+    assert batch["input_ids"].tolist() == batch["labels"].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert batch["labels"].dtype == torch.int64
+
+
+def test_too_few_stories_for_a_row(tokenizer):
+    with pytest.raises(InputError, match="1 stories do not fill one row of block_size 64"):
+        pack_rows(Dataset.from_dict({"text": TEXTS[:1]}), tokenizer, 64)
