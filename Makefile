@@ -17,7 +17,7 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/python scripts/train.py configuration/train/demo.yaml --output_dir $(DEMO)
-	$(BIN)/python scripts/generate.py $(DEMO) "Once upon a time"
+	$(BIN)/python scripts/generate.py $(DEMO) "Once upon a time" --temperature 0.5 --max_new_tokens 400
 
 # One thread each, as the workers share the cores.
 test: install

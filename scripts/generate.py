@@ -6,7 +6,7 @@ from training.errors import InputError, reported_as
 from training.model import load_trained
 from training.tokenizer import load_tokenizer
 from transformers import TextStreamer, pipeline, set_seed
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
 
@@ -58,6 +58,8 @@ def generate(model: str, prompt: str, seed: int, device: str | None, dtype: str,
     if not prompt.strip():
         raise InputError("prompt: it is empty; give the beginning of a text, such as 'Once upon a time'")
     disable_progress_bar()
+    # Its warnings, of a context longer than in training for one, would stand in the middle of the story.
+    set_verbosity_error()
     network = load_trained(model, dtype=dtype)
     tokenizer, _ = load_tokenizer(model)
     try:
