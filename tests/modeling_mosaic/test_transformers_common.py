@@ -1,9 +1,7 @@
 """The tests that transformers runs on all of its models, from its own sources.
 
-    pip download --no-deps --no-binary :all: transformers==5.23.0 && tar -xf transformers-5.23.0.tar.gz
-    TRANSFORMERS_SOURCE=transformers-5.23.0 pytest -m slow tests/modeling_mosaic/test_transformers_common.py
-
-They also need `pip install parameterized`.
+pip download --no-deps --no-binary :all: transformers==5.23.0 && tar -xf transformers-5.23.0.tar.gz
+TRANSFORMERS_SOURCE=transformers-5.23.0 pytest -m slow tests/modeling_mosaic/test_transformers_common.py
 """
 
 import importlib
