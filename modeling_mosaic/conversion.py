@@ -381,13 +381,15 @@ def save_converted(model: MosaicForCausalLM, folder: str | os.PathLike) -> None:
     """Saves a model into a new folder that appears only when it is complete.
 
     Raises:
-        ValueError: if `folder` is not new or empty.
-        OSError: if it cannot be written.
+        ValueError: if `folder` is not new or empty, or cannot be written.
     """
     check_output_folder(folder)
     folder = Path(folder).resolve()
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise ValueError(f"the output folder {folder} cannot be written: {error.strerror}") from error
     try:
         model.save_pretrained(partial)
         partial.replace(folder)

@@ -181,7 +181,7 @@ def _load_pickle(path: Path):
             code = _pickled_code(path, error)
             if code:
                 raise ValueError(f"{path} is refused: unpickling it would run code ({code})") from error
-            raise ValueError(f"{path} is truncated or no PyTorch checkpoint: {_first_line(error)}") from error
+            raise ValueError(f"{path} is truncated or no PyTorch checkpoint") from error
 
 
 def _pickled_code(path: Path, error: Exception) -> str | None:

@@ -75,6 +75,8 @@ def load_trained(name: str, **options) -> PreTrainedModel:
     Raises:
         InputError: if the model cannot be loaded, or if weights are missing in it.
     """
+    if Path(name).is_absolute() and not Path(name).exists():
+        raise InputError(f"model {name}: there is no such folder")
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             name, output_loading_info=True, local_files_only=is_only_local(name), **options

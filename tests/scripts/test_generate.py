@@ -33,7 +33,7 @@ def test_writes_several_texts(trained, capsys, options):
 
 def test_wrong_input_is_named(trained, tmp_path, read_error):
     assert "prompt: it is empty" in read_error(generate.main, trained, " \n")
-    assert f"model {tmp_path / 'none'}: cannot be loaded" in read_error(
+    assert f"model {tmp_path / 'none'}: there is no such folder" in read_error(
         generate.main, tmp_path / "none", "A dog"
     )
     error = read_error(generate.main, trained, "A dog", "--no-do_sample", "--num_return_sequences", "2")
