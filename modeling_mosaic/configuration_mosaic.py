@@ -90,9 +90,9 @@ class MosaicConfig(PreTrainedConfig):
     model_type = "mosaic"
     _auto_class = "AutoConfig"
     keys_to_ignore_at_inference = ["past_key_values"]
-    # Of each layer's memory: 0 the contextual average of keys, 1 the last raw value, 2 the persistent average
-    # of keys.
-    number_of_conv_states = 3
+    # Of each layer's memories: 0 the contextual average of keys, and the last raw value; 1 the persistent
+    # average of keys.
+    number_of_conv_states = 2
 
     vocab_size: int = 50257
     hidden_size: int = 768

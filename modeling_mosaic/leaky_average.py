@@ -1,12 +1,18 @@
-"""The leaky average of keys (arXiv 2405.06394, equation 7), by recurrence and by chunks.
+"""The leaky average of keys (arXiv 2405.06394, equation 7), by recurrence, by chunks, or by Triton's kernel.
 
 Shapes: B batch, H heads, T time, D head size; N chunks of Q steps each.
 """
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CHUNK_SIZE = 64
+try:
+    from .leaky_average_triton import leaky_average_triton
+except ImportError:
+    leaky_average_triton = None
+
+CHUNK_SIZE = 16
 
 
 def leaky_average_reference(
@@ -22,10 +28,9 @@ def leaky_average_reference(
     decay = torch.exp(-leak)[:, None]
     averages = []
     for t, key_BHD in enumerate(key.unbind(2)):
-        if start_BT is not None:
-            state = state.masked_fill(start_BT[:, t, None, None], 0)
-        step = key_BHD + decay * state
-        state = step if keep_BT is None else torch.where(keep_BT[:, t, None, None], step, state)
+        keep_B = None if keep_BT is None else keep_BT[:, t, None, None]
+        start_B = None if start_BT is None else start_BT[:, t, None, None]
+        state = _step(key_BHD, decay, state, keep_B, start_B)
         averages.append(state)
     return torch.stack(averages, 2), state
 
@@ -38,13 +43,14 @@ def leaky_average(
     keep_BT: torch.Tensor | None = None,
     start_BT: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Exponentially fading sum of past keys, one rate per head, computed in chunks of `CHUNK_SIZE` steps.
+    """Exponentially fading sum of past keys, one rate per head.
 
     kbar_t = key_t + exp(-leak) * kbar_{t-1}                        (arXiv 2405.06394, eq. 7)
 
-    Inside a chunk the sum is one product with a lower-triangular matrix of decays. The last averages of all
-    chunks obey the same recurrence with a faster decay, so that the function calls itself to carry them from
-    chunk to chunk.
+    On a CUDA device this is the kernel of `leaky_average_triton`, where Triton is installed. Elsewhere it goes
+    by chunks: inside a chunk the sum is one product with a lower-triangular matrix of decays, and the last
+    averages of all chunks obey the same recurrence with a faster decay. The gradient runs the same recurrence
+    backwards in time.
 
     Args:
         key_BHTD (`torch.Tensor` of shape `(batch, heads, time, head_dim)`): keys before averaging; at least
@@ -64,17 +70,17 @@ def leaky_average(
     Raises:
         ValueError: if `leak_per_token_H` does not have one entry per head.
 
-    Costs O(T CHUNK_SIZE D) time and O(T) memory; equals `leaky_average_reference` within rounding.
+    Costs O(T CHUNK_SIZE D) time and O(T) memory; equals `leaky_average_reference` within rounding. Has no
+    second derivatives, but for a single step.
     """
     key, leak, state = _in_full_precision(key_BHTD, leak_per_token_H, state_BHD)
     if key.shape[2] == 1:
-        return leaky_average_reference(key, leak, state, keep_BT=keep_BT, start_BT=start_BT)
-    age_BT = None
-    if keep_BT is not None:
-        key = key * keep_BT[:, None, :, None]
-        age_BT = keep_BT.to(key.dtype)
-    with torch.autocast(key.device.type, enabled=False):
-        average = _average_in_chunks(key, leak, state, age_BT, start_BT)
+        masks = [None if mask is None else mask[:, :, None] for mask in (keep_BT, start_BT)]
+        average = _step(key[:, :, 0], torch.exp(-leak).view(-1, 1), state, *masks)
+        return average[:, :, None], average
+    if leaky_average_triton is not None and key.is_cuda and key.dtype == torch.float32:
+        return leaky_average_triton(key_BHTD, leak, state, keep_BT=keep_BT, start_BT=start_BT)
+    average = _LeakyAverage.apply(key, leak, state, keep_BT, start_BT)
     return average, average[:, :, -1]
 
 
@@ -85,52 +91,111 @@ def _in_full_precision(key_BHTD, leak_per_token_H, state_BHD):
             f"not shape {tuple(leak_per_token_H.shape)}"
         )
     dtype = torch.promote_types(key_BHTD.dtype, torch.float32)
+    state_BHD = None if state_BHD is None else state_BHD.to(dtype)
+    return key_BHTD.to(dtype), leak_per_token_H.to(dtype), state_BHD
+
+
+def _step(key_BHD, decay_H1, state_BHD, keep_B11, start_B11):
+    """The average after one more token."""
     if state_BHD is None:
-        state_BHD = key_BHTD.new_zeros(key_BHTD.shape[0], key_BHTD.shape[1], key_BHTD.shape[3])
-    return key_BHTD.to(dtype), leak_per_token_H.to(dtype), state_BHD.to(dtype)
+        state_BHD = torch.zeros_like(key_BHD)
+    if start_B11 is not None:
+        state_BHD = state_BHD.masked_fill(start_B11, 0)
+    average_BHD = torch.addcmul(key_BHD, decay_H1, state_BHD)
+    return average_BHD if keep_B11 is None else torch.where(keep_B11, average_BHD, state_BHD)
 
 
-def _average_in_chunks(key_BHTD, leak_H, state_BHD, age_BT, start_BT):
+class _LeakyAverage(torch.autograd.Function):
+    """Chunks forwards in time for the averages, and backwards for the gradient of the keys.
+
+    With g_t the gradient of key t, that of the leak is `-exp(-leak) sum_t g_t . kbar_{t-1}` over the steps
+    that let the past fade. Automatic differentiation would keep and take apart the matrices of decays.
+    """
+
+    @staticmethod
+    def forward(ctx, key_BHTD, leak_H, state_BHD, keep_BT, start_BT):
+        if keep_BT is not None:
+            key_BHTD = key_BHTD * keep_BT[:, None, :, None]
+        average_BHTD = _average_in_chunks(key_BHTD, leak_H, state_BHD, keep_BT, start_BT)
+        ctx.save_for_backward(average_BHTD, leak_H, state_BHD, keep_BT, start_BT)
+        return average_BHTD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_BHTD):
+        average_BHTD, leak_H, state_BHD, keep_BT, start_BT = ctx.saved_tensors
+        # What step t passes on to step t - 1 has faded at step t.
+        keep_after_BT, start_after_BT = (
+            None if mask is None else mask.flip(1).roll(1, 1) for mask in (keep_BT, start_BT)
+        )
+        total_BHTD = _average_in_chunks(grad_BHTD.flip(2), leak_H, None, keep_after_BT, start_after_BT).flip(
+            2
+        )
+        grad_key_BHTD = total_BHTD if keep_BT is None else total_BHTD * keep_BT[:, None, :, None]
+        fading_BHTD = grad_key_BHTD
+        if start_BT is not None:
+            fading_BHTD = grad_key_BHTD.masked_fill(start_BT[:, None, :, None], 0)
+        grad_decay_H = (fading_BHTD[:, :, 1:] * average_BHTD[:, :, :-1]).sum((0, 2, 3))
+        decay_H = torch.exp(-leak_H)
+        grad_state_BHD = None
+        if state_BHD is not None:
+            grad_decay_H = grad_decay_H + (fading_BHTD[:, :, 0] * state_BHD).sum((0, 2))
+            first_BHD = total_BHTD[:, :, 0]
+            masks = [None if mask is None else mask[:, :1, None] for mask in (keep_BT, start_BT)]
+            grad_state_BHD = _step(torch.zeros_like(first_BHD), decay_H[:, None], first_BHD, *masks)
+        return grad_key_BHTD, -decay_H * grad_decay_H, grad_state_BHD, None, None
+
+
+def _average_in_chunks(key_BHTD, leak_H, state_BHD, keep_BT, start_BT):
+    with torch.autocast(key_BHTD.device.type, enabled=False):
+        age_BT = None if keep_BT is None else keep_BT.to(key_BHTD.dtype)
+        return _carry_over(key_BHTD, torch.exp(-leak_H), state_BHD, age_BT, start_BT, CHUNK_SIZE)
+
+
+def _carry_over(key_BHTD, decay_H, state_BHD, age_BT, start_BT, chunk_size):
     """`age_BT` counts the tokens by which the past ages at each step (1 if `None`)."""
     batch, heads, time, dim = key_BHTD.shape
     # A branch and no `min`: to torch.compile, a symbolic time would make each size below an expression.
-    chunk, num_chunks = (time, 1) if time <= CHUNK_SIZE else (CHUNK_SIZE, -(-time // CHUNK_SIZE))
+    chunk, num_chunks = (time, 1) if time <= chunk_size else (chunk_size, -(-time // chunk_size))
     fill = num_chunks * chunk - time
-    key_BHNQD = F.pad(key_BHTD, (0, 0, 0, fill)).view(batch, heads, num_chunks, chunk, dim)
+    if fill:
+        key_BHTD = F.pad(key_BHTD, (0, 0, 0, fill))
     if age_BT is None:
-        age_bnQ = key_BHTD.new_ones(1, 1, chunk)
+        age_bnQ = torch.arange(1, chunk + 1, device=key_BHTD.device, dtype=key_BHTD.dtype)[None, None]
     else:
-        age_bnQ = F.pad(age_BT, (0, fill)).view(-1, num_chunks, chunk)
-    age_bnQ = age_bnQ.cumsum(-1)
+        age_bnQ = F.pad(age_BT, (0, fill)).unflatten(1, (num_chunks, chunk)).cumsum(-1)
     sequence_bnQ = None
     if start_BT is not None:
-        sequence_bnQ = F.pad(start_BT.long(), (0, fill)).view(-1, num_chunks, chunk).cumsum(-1)
+        sequence_bnQ = F.pad(start_BT.long(), (0, fill)).unflatten(1, (num_chunks, chunk)).cumsum(-1)
 
-    inside_BHNQD = _apply_decay(key_BHNQD, leak_H, age_bnQ, sequence_bnQ)
-    if num_chunks == 1:
-        before_BHND = state_BHD[:, :, None]
-    else:
+    # Heads first in memory: then persistent memories take the batch for a part of the time without a copy.
+    key_HBNQD = key_BHTD.unflatten(2, (num_chunks, chunk)).transpose(0, 1)
+    decay_HbnQQ = _decay_matrix(decay_H, age_bnQ, sequence_bnQ).transpose(0, 1)
+    average_BHNQD = torch.matmul(decay_HbnQQ, key_HBNQD).transpose(0, 1)
+    before_BHND = None if state_BHD is None else state_BHD[:, :, None]
+    if num_chunks > 1:
         # Of all chunks, the last included: inductor (torch 2.13) fails on symbolic sizes like num_chunks - 1.
-        ends_BHND = inside_BHNQD[:, :, :, -1]
         end_age = age_bnQ[..., -1].expand(-1, num_chunks)
         end_start = None if sequence_bnQ is None else sequence_bnQ[..., -1] > 0
-        carried_BHND = _average_in_chunks(ends_BHND, leak_H, state_BHD, end_age, end_start)[:, :, :-1]
-        before_BHND = torch.cat([state_BHD[:, :, None], carried_BHND], 2)
+        # Larger chunks of these: there are few, and each level has its cost.
+        ends_BHND = _carry_over(
+            average_BHNQD[..., -1, :], decay_H, state_BHD, end_age, end_start, 4 * chunk_size
+        )
+        before_BHND = ends_BHND.roll(1, 2)
+        before_BHND[:, :, 0] = 0 if state_BHD is None else state_BHD
+    if before_BHND is not None:
+        fade_bHnQ = decay_H[:, None, None] ** age_bnQ[:, None]
+        if sequence_bnQ is not None:
+            fade_bHnQ = fade_bHnQ * (sequence_bnQ == 0)[:, None]
+        average_BHNQD = average_BHNQD.addcmul_(fade_bHnQ[..., None], before_BHND[..., None, :])
+    return average_BHNQD.flatten(2, 3)[:, :, :time]
 
-    fade_bHnQ = torch.exp(-leak_H)[:, None, None] ** age_bnQ[:, None]
-    if sequence_bnQ is not None:
-        fade_bHnQ = fade_bHnQ * (sequence_bnQ == 0)[:, None]
-    average = torch.addcmul(inside_BHNQD, fade_bHnQ[..., None], before_BHND[..., None, :])
-    return average.reshape(batch, heads, num_chunks * chunk, dim)[:, :, :time]
 
-
-def _apply_decay(key_BHNQD, leak_H, age_bnQ, sequence_bnQ):
-    """The average within each chunk, as if nothing came before it."""
-    # Clamped first: above the diagonal the power would overflow, and 0 * inf is NaN in the gradient.
+def _decay_matrix(decay_H, age_bnQ, sequence_bnQ):
+    """What is left of step p of a chunk at its step q, lower triangular: `(b, heads, n, q, p)`."""
+    # Clamped first, as the power would overflow above the diagonal.
     elapsed_bnQQ = (age_bnQ[..., :, None] - age_bnQ[..., None, :]).clamp(min=0)
-    decay_bHnQQ = (torch.exp(-leak_H)[:, None, None, None] ** elapsed_bnQQ[:, None]).tril()
+    decay_bHnQQ = (decay_H[:, None, None, None] ** elapsed_bnQQ[:, None]).tril()
     if sequence_bnQ is not None:
         decay_bHnQQ = decay_bHnQQ * (sequence_bnQ[..., :, None] == sequence_bnQ[..., None, :])[:, None]
-    if decay_bHnQQ.shape[0] == decay_bHnQQ.shape[2] == 1:
-        return torch.einsum("hqp,bhnpd->bhnqd", decay_bHnQQ[0, :, 0], key_BHNQD)
-    return torch.matmul(decay_bHnQQ, key_BHNQD)
+    return decay_bHnQQ

@@ -25,12 +25,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_mosaic import MosaicConfig
 from .leaky_average import leaky_average
 from .memory_masks import create_memory_masks, create_packed_masks, find_sequence_starts
+from .next_token_loss import next_token_loss
 
 # The scalars r and s of a memory are stored divided by this, as in the original: Adam then moves them ten
 # times as fast.
@@ -42,10 +42,11 @@ def split_heads(states_BTC: torch.Tensor, num_heads: int) -> torch.Tensor:
     return states_BTC.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
-def unit(vector: torch.Tensor) -> torch.Tensor:
-    """`Norm` of equation 7 over the last dimension; a zero vector stays zero, and has a finite gradient."""
-    square = vector.square().sum(-1, keepdim=True)
-    return vector * torch.rsqrt(square.masked_fill(square == 0, 1))
+def scaled_unit(vector_BHTD: torch.Tensor, log_scale_H: torch.Tensor) -> torch.Tensor:
+    """`alpha Norm(x)` of equation 7; a zero vector stays zero, and has a finite gradient."""
+    norm_BHT1 = torch.linalg.vector_norm(vector_BHTD, dim=-1, keepdim=True)
+    scale_H11 = torch.exp(log_scale_H).view(-1, 1, 1)
+    return vector_BHTD * (scale_H11 / torch.threshold(norm_BHT1, 0.0, 1.0))
 
 
 class MosaicLeakyNorm(nn.Module):
@@ -56,29 +57,30 @@ class MosaicLeakyNorm(nn.Module):
     these scalars.
     """
 
-    def __init__(self, num_heads: int, max_log_scale: float, power: int = 1):
+    def __init__(self, num_heads: int, max_log_scale: float, power: int, include_previous: bool):
         super().__init__()
         self.max_log_scale = max_log_scale
         self.power = power
+        self.include_previous = include_previous
         self.leak = nn.Parameter(torch.empty(num_heads))
         self.log_scale = nn.Parameter(torch.empty(num_heads))
 
     def forward(self, key_BHTD, state_BH1D=None, keep_BT=None, start_BT=None):
-        """Returns keys, the key before the first (`None` without a state), and float32 averages.
+        """Keys, that of the state in front if `include_previous`, and float32 averages of the new tokens.
 
         All that needs r and s happens in here: accelerate takes offloaded parameters away between calls.
         """
-        leak_H = (SCALAR_GAIN * self.leak.to(torch.promote_types(self.leak.dtype, torch.float32))).abs()
+        dtype = torch.promote_types(key_BHTD.dtype, torch.float32)
+        leak_H = SCALAR_GAIN * self.leak.to(dtype).abs()
         state_BHD = None if state_BH1D is None else state_BH1D[:, :, 0]
         average_BHTD, _ = leaky_average(key_BHTD, leak_H, state_BHD, keep_BT=keep_BT, start_BT=start_BT)
-        previous_BH1D = None if state_BH1D is None else self._normalize(state_BH1D).to(key_BHTD.dtype)
-        return self._normalize(average_BHTD).to(key_BHTD.dtype), previous_BH1D, average_BHTD
-
-    def _normalize(self, average_BHTD: torch.Tensor) -> torch.Tensor:
-        """`alpha Norm(kbar)`; zero for a zero average."""
-        log_scale_H = (SCALAR_GAIN * self.log_scale.to(average_BHTD.dtype)).clamp(max=self.max_log_scale)
-        scale_H11 = torch.exp(self.power * log_scale_H)[:, None, None]
-        return unit(average_BHTD) * scale_H11
+        with_previous_BHtD = average_BHTD
+        if self.include_previous and state_BH1D is not None:
+            with_previous_BHtD = torch.cat([state_BH1D, average_BHTD], 2)
+        log_scale_H = (self.power * SCALAR_GAIN * self.log_scale.to(dtype)).clamp(
+            max=self.power * self.max_log_scale
+        )
+        return scaled_unit(with_previous_BHtD, log_scale_H).to(key_BHTD.dtype), average_BHTD
 
 
 class MosaicPeekNorm(nn.Module):
@@ -93,35 +95,27 @@ class MosaicPeekNorm(nn.Module):
         self.mix = nn.Parameter(torch.empty(num_heads))
         self.log_scale = nn.Parameter(torch.empty(num_heads))
 
-    def forward(self, value_BHTD: torch.Tensor, next_BHTD: torch.Tensor) -> torch.Tensor:
-        """`value_BHTD` are values v~, `next_BHTD` those one token later. Returns v in the same precision."""
+    def forward(self, value_BHTD: torch.Tensor) -> torch.Tensor:
+        """Of T values v~ the first T - 1 values v, each of which peeks at the next; in the same precision."""
         dtype = torch.promote_types(value_BHTD.dtype, torch.float32)
-        next_BHTD = next_BHTD.to(dtype)
-        mixed_BHTD = next_BHTD + self.mix.to(dtype)[:, None, None] * (value_BHTD - next_BHTD)
-        scale_H11 = torch.exp(SCALAR_GAIN * self.log_scale.to(dtype))[:, None, None]
-        return (unit(mixed_BHTD) * scale_H11).to(value_BHTD.dtype)
+        older_BHTD, newer_BHTD = value_BHTD[:, :, :-1].to(dtype), value_BHTD[:, :, 1:].to(dtype)
+        mixed_BHTD = torch.lerp(newer_BHTD, older_BHTD, self.mix.to(dtype).view(-1, 1, 1))
+        return scaled_unit(mixed_BHTD, SCALAR_GAIN * self.log_scale.to(dtype)).to(value_BHTD.dtype)
 
 
 class MosaicKeyExtractor(nn.Module):
     """What a memory is asked by and filed under: normalised leaky averages of `W_phi x` (equation 7)."""
 
-    def __init__(self, config: MosaicConfig, layer_idx: int, state_idx: int, num_heads: int, power: int = 1):
+    def __init__(self, config: MosaicConfig, num_heads: int, power: int = 1, include_previous: bool = False):
         super().__init__()
-        self.layer_idx = layer_idx
-        self.state_idx = state_idx
         self.num_heads = num_heads
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
-        self.leaky_norm = MosaicLeakyNorm(num_heads, config.max_log_key_scale, power)
+        self.leaky_norm = MosaicLeakyNorm(num_heads, config.max_log_key_scale, power, include_previous)
 
-    def forward(self, hidden_states, masks, past_key_values):
-        """Returns keys `(batch, heads, time, head_dim)`, and the one before the first if there is a past."""
+    def forward(self, hidden_states, state_BH1D, masks) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys `(batch, heads, time, head_dim)` and the averages behind them, see [`MosaicLeakyNorm`]."""
         key_BHTD = split_heads(self.k_proj(hidden_states), self.num_heads)
-        state_BH1D = read_state(past_key_values, self.layer_idx, self.state_idx, self.num_heads)
-        key_BHTD, previous_BH1D, average_BHTD = self.leaky_norm(
-            key_BHTD, state_BH1D, masks["keep"], masks["start"]
-        )
-        write_state(past_key_values, self.layer_idx, self.state_idx, average_BHTD)
-        return key_BHTD, previous_BH1D
+        return self.leaky_norm(key_BHTD, state_BH1D, masks["keep"], masks["start"])
 
 
 def read_state(
@@ -132,26 +126,36 @@ def read_state(
     if state_BCn is None:
         return None
     # A copy, because the cache overwrites its states in place.
-    return state_BCn[..., -1:].clone().unflatten(1, (num_heads, -1)).transpose(2, 3)
+    return state_BCn[..., -1].clone().view(len(state_BCn), num_heads, 1, -1)
 
 
 def write_state(
-    past_key_values: Cache | None, layer_idx: int, state_idx: int, states_BHTD: torch.Tensor
+    past_key_values: Cache | None, layer_idx: int, state_idx: int, *states_BHTD: torch.Tensor
 ) -> None:
     """Hands the states after new tokens to the cache, which keeps the last; all while it records."""
-    if past_key_values is not None:
-        if not past_key_values.is_recording_past(layer_idx):
-            states_BHTD = states_BHTD[:, :, -1:]
-        states_BCT = states_BHTD.transpose(2, 3).flatten(1, 2)
-        past_key_values.update_conv_state(states_BCT, layer_idx, state_idx=state_idx, conv_kernel_size=1)
+    if past_key_values is None:
+        return
+    is_recording = past_key_values.is_recording_past(layer_idx)
+    if not is_recording:
+        states_BHTD = [state_BHTD[:, :, -1:] for state_BHTD in states_BHTD]
+    state_BHTD = torch.cat(states_BHTD, 1) if len(states_BHTD) > 1 else states_BHTD[0]
+    state_BCT = state_BHTD.transpose(2, 3).flatten(1, 2)
+    kept_BC1 = past_key_values.get_conv_state(layer_idx, state_idx)
+    if is_recording or kept_BC1 is None:
+        past_key_values.update_conv_state(state_BCT, layer_idx, state_idx=state_idx, conv_kernel_size=1)
+    else:
+        # What updating comes to, without putting the old state in front of the new one first.
+        kept_BC1.copy_(state_BCT)
 
 
-def repeat_over_padding(value_BHTD, previous_BH1D, keep_BT):
-    """Puts the last real value at each padded position, so that the next real token completes that one."""
+def repeat_over_padding(value_BHtD: torch.Tensor, keep_BT: torch.Tensor) -> torch.Tensor:
+    """Puts the last real value at each padded position, so that the next real token completes that one.
+
+    `value_BHtD` has one value more, in front: that before the first token.
+    """
     step_T = torch.arange(1, keep_BT.shape[1] + 1, device=keep_BT.device)
-    last_real_BT = (step_T * keep_BT).cummax(-1).values
-    index_BHTD = last_real_BT[:, None, :, None].expand_as(value_BHTD)
-    return torch.cat([previous_BH1D, value_BHTD], 2).gather(2, index_BHTD)
+    last_real_Bt = F.pad((step_T * keep_BT).cummax(-1).values, (1, 0))
+    return value_BHtD.gather(2, last_real_Bt[:, None, :, None].expand_as(value_BHtD))
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
@@ -184,7 +188,7 @@ class MosaicContextualMemory(nn.Module):
         self.num_heads = config.num_attention_heads
         self.attention_dropout = config.attention_dropout
         self.is_causal = True
-        self.key_extractor = MosaicKeyExtractor(config, layer_idx, state_idx=0, num_heads=self.num_heads)
+        self.key_extractor = MosaicKeyExtractor(config, self.num_heads, include_previous=True)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
         self.peek_norm = MosaicPeekNorm(self.num_heads)
         self.o_proj = MosaicOutputProjection(config.hidden_size, config.hidden_size, bias=config.use_bias)
@@ -208,27 +212,39 @@ class MosaicContextualMemory(nn.Module):
             time, slots)`, if the attention implementation returns weights: strictly lower triangular, column
             i is pair i.
         """
-        value_BHTD = split_heads(self.v_proj(hidden_states), self.num_heads)
-        query_BHTD, previous_key_BH1D = self.key_extractor(hidden_states, masks, past_key_values)
-        previous_value_BH1D = read_state(past_key_values, self.layer_idx, 1, self.num_heads)
-        is_first = previous_value_BH1D is None
-        if is_first:
-            previous_key_BH1D = previous_value_BH1D = torch.zeros_like(value_BHTD[:, :, :1])
+        time = hidden_states.shape[1]
+        average_BH1D = None
+        state_BH1D = read_state(past_key_values, self.layer_idx, 0, 2 * self.num_heads)
+        value_BHtD = split_heads(self.v_proj(hidden_states), self.num_heads)
+        if state_BH1D is not None:
+            average_BH1D, value_BH1D = state_BH1D.chunk(2, 1)
+            value_BHtD = torch.cat([value_BH1D.to(value_BHtD.dtype), value_BHtD], 2)
+        key_BHtD, average_BHTD = self.key_extractor(hidden_states, average_BH1D, masks)
+        if state_BH1D is None and (past_key_values is not None or masks["recall"] is not None):
+            # What fills the dummy slot.
+            key_BHtD, value_BHtD = F.pad(key_BHtD, (0, 0, 1, 0)), F.pad(value_BHtD, (0, 0, 1, 0))
         if masks["keep"] is not None:
-            value_BHTD = repeat_over_padding(value_BHTD, previous_value_BH1D, masks["keep"])
-        write_state(past_key_values, self.layer_idx, 1, value_BHTD)
+            value_BHtD = repeat_over_padding(value_BHtD, masks["keep"])
+        write_state(past_key_values, self.layer_idx, 0, average_BHTD, value_BHtD[:, :, -time:])
 
-        key_BHSD = torch.cat([previous_key_BH1D, query_BHTD[:, :, :-1]], 2)
-        older_BHTD = torch.cat([previous_value_BH1D, value_BHTD[:, :, :-1]], 2)
-        value_BHSD = self.peek_norm(older_BHTD, value_BHTD)
+        query_BHTD, key_BHSD = key_BHtD[:, :, 1:], key_BHtD[:, :, :-1]
+        value_BHSD = self.peek_norm(value_BHtD)
         if past_key_values is not None:
-            key_BHSD, value_BHSD = past_key_values.update(key_BHSD, value_BHSD, self.layer_idx)
+            # Contiguous, because `torch.cat`, which dynamic caches use, is then a few times as fast.
+            key_BHSD, value_BHSD = past_key_values.update(
+                key_BHSD.contiguous(), value_BHSD.contiguous(), self.layer_idx
+            )
 
         weights = None
-        if masks["cu_seq_lens"] is not None:
+        if masks["recall"] is None:
+            num_empty = int(state_BH1D is None)
+            if past_key_values is not None:
+                query_BHTD = query_BHTD[:, :, num_empty:]
+                # Behind the dummy slot.
+                key_BHSD, value_BHSD = key_BHSD[:, :, 1:], value_BHSD[:, :, 1:]
+            recalled_BTHD = self._recall_causal(query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs)
+        elif masks["cu_seq_lens"] is not None:
             recalled_BTHD = self._recall_packed(query_BHTD, key_BHSD, value_BHSD, masks, **kwargs)
-        elif masks["slots"] is None:
-            recalled_BTHD = self._recall_causal(query_BHTD, key_BHSD, value_BHSD, is_first, **kwargs)
         else:
             recalled_BTHD, weights = self._attend(query_BHTD, key_BHSD, value_BHSD, masks["slots"], **kwargs)
             # Where the memory is empty, attention does whatever its implementation does without any slot.
@@ -242,15 +258,12 @@ class MosaicContextualMemory(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         return attention(self, query_BHTD, key_BHSD, value_BHSD, mask, scaling=1.0, dropout=dropout, **kwargs)
 
-    def _recall_causal(self, query_BHTD, key_BHSD, value_BHSD, is_first, **kwargs):
-        """Without the dummy slot, and without the query whose memory is empty, the mask is plain causal."""
-        num_empty = int(is_first)
-        if query_BHTD.shape[2] == num_empty:
-            return torch.zeros_like(query_BHTD).transpose(1, 2)
-        recalled_BTHD, _ = self._attend(
-            query_BHTD[:, :, num_empty:], key_BHSD[:, :, 1:], value_BHSD[:, :, 1:], None, **kwargs
-        )
-        return F.pad(recalled_BTHD, (0, 0, 0, 0, num_empty, 0))
+    def _recall_causal(self, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs):
+        """Without the dummy slot and the query whose memory is empty, if any, the mask is plain causal."""
+        recalled_BTHD = query_BHTD.transpose(1, 2)
+        if recalled_BTHD.shape[1] > 0:
+            recalled_BTHD, _ = self._attend(query_BHTD, key_BHSD, value_BHSD, None, **kwargs)
+        return F.pad(recalled_BTHD, (0, 0, 0, 0, num_empty, 0)) if num_empty else recalled_BTHD
 
     def _recall_packed(self, query_BHTD, key_BHSD, value_BHSD, masks, **kwargs):
         """`_recall_causal` for each packed sequence, by flash attention's kernel for varying lengths."""
@@ -283,7 +296,9 @@ class MosaicPersistentMemory(nn.Module):
         head_dim = config.hidden_size // num_heads
         shape = (config.num_persistent_banks, num_heads, config.persistent_memory_size, head_dim)
         self.attention_dropout = config.attention_dropout
-        self.key_extractor = MosaicKeyExtractor(config, layer_idx, state_idx=2, num_heads=num_heads, power=2)
+        self.layer_idx = layer_idx
+        self.num_heads = num_heads
+        self.key_extractor = MosaicKeyExtractor(config, num_heads, power=2)
         self.memory_keys = nn.Parameter(torch.empty(shape))
         self.memory_values = nn.Parameter(torch.empty(shape))
         self.log_value_norm = nn.Parameter(torch.empty(num_heads))
@@ -297,21 +312,24 @@ class MosaicPersistentMemory(nn.Module):
         past_key_values: Cache | None = None,
     ) -> torch.Tensor:
         """Arguments and first result as for [`MosaicContextualMemory`]."""
-        query_BHTD, _ = self.key_extractor(hidden_states, masks, past_key_values)
+        average_BH1D = read_state(past_key_values, self.layer_idx, 1, self.num_heads)
+        query_BHTD, average_BHTD = self.key_extractor(hidden_states, average_BH1D, masks)
+        write_state(past_key_values, self.layer_idx, 1, average_BHTD)
         batch, _, time, _ = query_BHTD.shape
         # All rows ask the same memory, so that the batch can be part of the time.
         query_HtD = query_BHTD.transpose(0, 1).flatten(1, 2)
-        query_NHtD = query_HtD.expand(len(self.memory_keys), -1, -1, -1)
-        recalled_HtD = F.scaled_dot_product_attention(
-            query_NHtD,
+        num_banks = len(self.memory_keys)
+        recalled_NHtD = F.scaled_dot_product_attention(
+            query_HtD.expand(num_banks, -1, -1, -1),
             self.memory_keys,
             self.memory_values,
             dropout_p=self.attention_dropout if self.training else 0.0,
             scale=1.0,
-        ).mean(0)
+        )
+        recalled_HtD = recalled_NHtD.mean(0) if num_banks > 1 else recalled_NHtD[0]
         dtype = torch.promote_types(recalled_HtD.dtype, torch.float32)
         scale_H = torch.exp(SCALAR_GAIN * self.log_value_norm.to(dtype)).to(recalled_HtD.dtype)
-        recalled_HtD = recalled_HtD * scale_H[:, None, None]
+        recalled_HtD = recalled_HtD * scale_H.view(-1, 1, 1)
         recalled_BTC = recalled_HtD.transpose(0, 1).flatten(1).unflatten(0, (batch, time))
         return self.dropout(self.o_proj(recalled_BTC))
 
@@ -443,8 +461,7 @@ class MosaicModel(MosaicPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds must be given")
         if inputs_embeds is None:
-            self._check_token_ids(input_ids)
-            inputs_embeds = self.embed_tokens(input_ids)
+            inputs_embeds = self._embed(input_ids)
         if inputs_embeds.shape[1] == 0:
             raise ValueError(
                 f"input_ids and inputs_embeds need at least one token, not {tuple(inputs_embeds.shape)}"
@@ -476,15 +493,15 @@ class MosaicModel(MosaicPreTrainedModel):
 
     create_masks_for_generate = staticmethod(create_memory_masks)
 
-    def _check_token_ids(self, input_ids: torch.LongTensor) -> None:
-        """On other devices than a CPU the check would wait for the device, which reports such ids itself."""
-        if input_ids.device.type == "cpu" and input_ids.numel() and not is_tracing(input_ids):
-            lowest, highest = input_ids.aminmax()
-            if lowest < 0 or highest >= self.embed_tokens.num_embeddings:
-                wrong = int(lowest if lowest < 0 else highest)
-                raise ValueError(
-                    f"input_ids must lie in [0, {self.embed_tokens.num_embeddings}), not {wrong}"
-                )
+    def _embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
+        try:
+            return self.embed_tokens(input_ids)
+        except IndexError:
+            lowest, highest = (int(bound) for bound in input_ids.aminmax())
+            wrong = lowest if lowest < 0 else highest
+            raise ValueError(
+                f"input_ids must lie in [0, {self.embed_tokens.num_embeddings}), not {wrong}"
+            ) from None
 
     def _check_cache(self, past_key_values: Cache | None) -> None:
         if past_key_values is not None:
@@ -502,6 +519,8 @@ class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
 
     _auto_class = "AutoModelForCausalLM"
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    # What `loss_function` returns, unless it is set to another one.
+    _loss_function = staticmethod(next_token_loss)
 
     def __init__(self, config: MosaicConfig):
         super().__init__(config)
