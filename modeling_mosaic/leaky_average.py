@@ -47,10 +47,9 @@ def leaky_average(
 
     kbar_t = key_t + exp(-leak) * kbar_{t-1}                        (arXiv 2405.06394, eq. 7)
 
-    On a CUDA device this is the kernel of `leaky_average_triton`, where Triton is installed. Elsewhere it goes
-    by chunks: inside a chunk the sum is one product with a lower-triangular matrix of decays, and the last
-    averages of all chunks obey the same recurrence with a faster decay. The gradient runs the same recurrence
-    backwards in time.
+    On a CUDA device this is the kernel of `leaky_average_triton`, where Triton is installed. Elsewhere the
+    sum inside a chunk is one product with a lower-triangular matrix of decays, and the last averages of all
+    chunks obey the same recurrence with a faster decay. The gradient runs the same recurrence backwards.
 
     Args:
         key_BHTD (`torch.Tensor` of shape `(batch, heads, time, head_dim)`): keys before averaging; at least

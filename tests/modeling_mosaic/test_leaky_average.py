@@ -76,13 +76,16 @@ def test_extreme_leaks_are_finite(leak):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keys_are_averaged_in_float32(dtype):
+    torch.manual_seed(0)
     key = torch.randn(1, 2, 500, 8).to(dtype)
     leak = torch.tensor([0.001, 0.1])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         average, last = leaky_average(key, leak.to(dtype))
     expected, _ = leaky_average(key.double(), leak.to(dtype).double())
     assert average.dtype == last.dtype == torch.float32
-    torch.testing.assert_close(average.double(), expected, rtol=1e-5, atol=1e-4)
+    # A slow leak adds up the rounding of exp(-leak) over a thousand steps, in the recurrence too; that of
+    # half precision would be a hundred times larger.
+    torch.testing.assert_close(average.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
 class LargestTensor(TorchDispatchMode):
