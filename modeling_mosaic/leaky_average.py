@@ -24,6 +24,7 @@ def leaky_average_reference(
     start_BT: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The leaky average as the recurrence that defines it, one step at a time. See `leaky_average`."""
+    _check_leak(key_BHTD, leak_per_token_H)
     key, leak, state = _in_full_precision(key_BHTD, leak_per_token_H, state_BHD)
     decay = torch.exp(-leak)[:, None]
     averages = []
@@ -72,23 +73,30 @@ def leaky_average(
     Costs O(T CHUNK_SIZE D) time and O(T) memory; equals `leaky_average_reference` within rounding. Has no
     second derivatives, but for a single step.
     """
+    _check_leak(key_BHTD, leak_per_token_H)
+    is_one_step = key_BHTD.shape[2] == 1
+    has_kernel = leaky_average_triton is not None and key_BHTD.is_cuda and key_BHTD.dtype != torch.float64
+    if has_kernel and not is_one_step:
+        # It reads half precision as it is.
+        return leaky_average_triton(key_BHTD, leak_per_token_H, state_BHD, keep_BT=keep_BT, start_BT=start_BT)
     key, leak, state = _in_full_precision(key_BHTD, leak_per_token_H, state_BHD)
-    if key.shape[2] == 1:
+    if is_one_step:
         masks = [None if mask is None else mask[:, :, None] for mask in (keep_BT, start_BT)]
         average = _step(key[:, :, 0], torch.exp(-leak).view(-1, 1), state, *masks)
         return average[:, :, None], average
-    if leaky_average_triton is not None and key.is_cuda and key.dtype == torch.float32:
-        return leaky_average_triton(key_BHTD, leak, state, keep_BT=keep_BT, start_BT=start_BT)
     average = _LeakyAverage.apply(key, leak, state, keep_BT, start_BT)
     return average, average[:, :, -1]
 
 
-def _in_full_precision(key_BHTD, leak_per_token_H, state_BHD):
+def _check_leak(key_BHTD, leak_per_token_H):
     if leak_per_token_H.shape != key_BHTD.shape[1:2]:
         raise ValueError(
             f"leak_per_token_H needs one entry for each of {key_BHTD.shape[1]} heads, "
             f"not shape {tuple(leak_per_token_H.shape)}"
         )
+
+
+def _in_full_precision(key_BHTD, leak_per_token_H, state_BHD):
     dtype = torch.promote_types(key_BHTD.dtype, torch.float32)
     state_BHD = None if state_BHD is None else state_BHD.to(dtype)
     return key_BHTD.to(dtype), leak_per_token_H.to(dtype), state_BHD
@@ -112,12 +120,14 @@ class _LeakyAverage(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, key_BHTD, leak_H, state_BHD, keep_BT, start_BT):
+    def forward(key_BHTD, leak_H, state_BHD, keep_BT, start_BT):
         if keep_BT is not None:
             key_BHTD = key_BHTD * keep_BT[:, None, :, None]
-        average_BHTD = _average_in_chunks(key_BHTD, leak_H, state_BHD, keep_BT, start_BT)
-        ctx.save_for_backward(average_BHTD, leak_H, state_BHD, keep_BT, start_BT)
-        return average_BHTD
+        return _average_in_chunks(key_BHTD, leak_H, state_BHD, keep_BT, start_BT)
+
+    @staticmethod
+    def setup_context(ctx, inputs, average_BHTD):
+        ctx.save_for_backward(average_BHTD, *inputs[1:])
 
     @staticmethod
     @once_differentiable
@@ -127,9 +137,8 @@ class _LeakyAverage(torch.autograd.Function):
         keep_after_BT, start_after_BT = (
             None if mask is None else mask.flip(1).roll(1, 1) for mask in (keep_BT, start_BT)
         )
-        total_BHTD = _average_in_chunks(grad_BHTD.flip(2), leak_H, None, keep_after_BT, start_after_BT).flip(
-            2
-        )
+        reversed_BHTD = _average_in_chunks(grad_BHTD.flip(2), leak_H, None, keep_after_BT, start_after_BT)
+        total_BHTD = reversed_BHTD.flip(2)
         grad_key_BHTD = total_BHTD if keep_BT is None else total_BHTD * keep_BT[:, None, :, None]
         fading_BHTD = grad_key_BHTD
         if start_BT is not None:

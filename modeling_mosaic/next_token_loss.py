@@ -24,8 +24,9 @@ def next_token_loss(
 ) -> torch.Tensor:
     """Mean cross entropy in nats of position t against label t + 1; equals transformers' `ForCausalLMLoss`.
 
-    That keeps four tensors of the size of the logits, in float32. Here their gradient, in their own
-    precision, is the only one besides them: it is computed in the backward pass, some tokens at a time.
+    That makes several more tensors of the size of the logits, in float32. Here their gradient, in their own
+    precision, is the only one: it is computed in the backward pass, some tokens at a time. There are no
+    second derivatives.
 
     Args:
         logits (`torch.Tensor` of shape `(batch, time, vocab)`): of the next token at each position.
@@ -41,7 +42,7 @@ def next_token_loss(
         `torch.Tensor`: a scalar, in float32 (float64 for float64 logits); NaN if no label counts.
     """
     if torch.compiler.is_compiling():
-        # A compiler fuses this by itself, and does better without our chunks.
+        # A compiler fuses that one, and would unroll the chunks of this.
         return ForCausalLMLoss(logits, labels, vocab_size, num_items_in_batch, ignore_index, shift_labels)
     if shift_labels is None:
         shift_labels = F.pad(labels, (0, 1), value=ignore_index)[..., 1:]
@@ -56,16 +57,20 @@ def next_token_loss(
 
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits_NV, labels_N, ignore_index):
-        ctx.save_for_backward(logits_NV, labels_N)
-        ctx.ignore_index = ignore_index
-        ctx.dtype = torch.promote_types(logits_NV.dtype, torch.float32)
-        total = torch.zeros((), dtype=ctx.dtype, device=logits_NV.device)
+    def forward(logits_NV, labels_N, ignore_index):
+        dtype = torch.promote_types(logits_NV.dtype, torch.float32)
+        total = torch.zeros((), dtype=dtype, device=logits_NV.device)
         for logits_nV, labels_n in zip(*_chunks(logits_NV, labels_N), strict=True):
             total += F.cross_entropy(
-                logits_nV.to(ctx.dtype), labels_n, ignore_index=ignore_index, reduction="sum"
+                logits_nV.to(dtype), labels_n, ignore_index=ignore_index, reduction="sum"
             )
         return total
+
+    @staticmethod
+    def setup_context(ctx, inputs, total):
+        logits_NV, labels_N, ctx.ignore_index = inputs
+        ctx.save_for_backward(logits_NV, labels_N)
+        ctx.dtype = total.dtype
 
     @staticmethod
     @once_differentiable

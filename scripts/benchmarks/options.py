@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from training.recipe import RecipeParser
-from transformers import HfArgumentParser
 
 EXECUTIONS = ("eager", "compiled")
 
@@ -91,16 +90,9 @@ class BenchmarkParser(RecipeParser):
     """Parses `RECIPE.yaml [--option value ...]` as `train.py` does."""
 
     def __init__(self):
-        # Not that of RecipeParser, which adds the options of train.py.
-        HfArgumentParser.__init__(
-            self,
+        super().__init__(
             BenchmarkArguments,
-            description="Measures a mosaic against GPT-2 and against a plain implementation of the paper. "
-            "Options on the command line override the recipe.",
-            allow_abbrev=False,
-        )
-        self.add_argument(
-            "recipe", help="YAML file with any of the options below, one `option: value` a line"
+            description="Measures a mosaic against GPT-2 and against a plain implementation of the paper.",
         )
         self.add_argument(
             "--memory_of",
@@ -116,5 +108,6 @@ class BenchmarkParser(RecipeParser):
         Raises:
             InputError: for an unreadable recipe, an unknown option, or a value of the wrong type or range.
         """
-        options, others = super().parse(argv)
+        (options,) = super().parse(argv)
+        others = self.parse_args(argv)
         return options, Path(others.recipe), others.memory_of

@@ -120,12 +120,19 @@ class TrainingArguments(HfTrainingArguments):
 
 
 class RecipeParser(HfArgumentParser):
-    """Parses `RECIPE.yaml [--option value ...]`; what is wrong raises an `InputError` that names it."""
+    """Parses `RECIPE.yaml [--option value ...]`; what is wrong raises an `InputError` that names it.
 
-    def __init__(self):
+    `groups` are the dataclasses of the options; those of `train.py` by default.
+    """
+
+    def __init__(
+        self,
+        *groups: type,
+        description: str = "Trains a causal language model.",
+    ):
         super().__init__(
-            (ModelArguments, DataArguments, TrainingArguments),
-            description="Trains a causal language model. Options on the command line override the recipe.",
+            groups or (ModelArguments, DataArguments, TrainingArguments),
+            description=f"{description} Options on the command line override the recipe.",
             allow_abbrev=False,
         )
         self.add_argument(
@@ -135,8 +142,8 @@ class RecipeParser(HfArgumentParser):
     def error(self, message: str):
         raise InputError(message)
 
-    def parse(self, argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
-        """The three groups of options that `argv` and the recipe in it give.
+    def parse(self, argv: Sequence[str]) -> tuple[Any, ...]:
+        """The groups of options, each an object of its class, that `argv` and the recipe in it give.
 
         Raises:
             InputError: for an unreadable recipe, an unknown option, or a value of the wrong type or range.
@@ -145,7 +152,9 @@ class RecipeParser(HfArgumentParser):
         rest.remove(recipe)
         argv = [recipe, *self._read_recipe(Path(recipe)), *rest]
         try:
-            return self.parse_args_into_dataclasses(argv, look_for_args_file=False)[:3]
+            return self.parse_args_into_dataclasses(argv, look_for_args_file=False)[
+                : len(self.dataclass_types)
+            ]
         except ValueError as error:
             raise InputError(error) from error
 

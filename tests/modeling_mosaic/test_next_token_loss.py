@@ -78,3 +78,17 @@ def test_another_loss_function_can_be_set(make_model, random_tokens):
     model.loss_function = lambda logits, labels, **kwargs: logits.sum() + labels.sum()
     outputs = model(tokens, labels=tokens)
     torch.testing.assert_close(outputs.loss, outputs.logits.sum() + tokens.sum())
+
+
+def test_gradients_of_torch_func(make_model, random_tokens):
+    """Those of a loss as a function of the parameters, as people take them for meta-learning."""
+    model, tokens = make_model(), random_tokens(2, 40)
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+
+    def loss(parameters):
+        return torch.func.functional_call(model, parameters, (tokens,), {"labels": tokens}).loss
+
+    gradients = torch.func.grad(loss)(parameters)
+    model(tokens, labels=tokens).loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, msg=lambda message: f"{name}: {message}")
