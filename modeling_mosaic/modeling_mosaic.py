@@ -174,6 +174,38 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
+def attend(module, query, key, value, mask, scaling=1.0, **kwargs):
+    """What a memory with these keys and values answers to each query, by the implementation of the config.
+
+    `f(k) = sum_i softmax_i(scaling k . k_i) v_i` (equation 3): the average of the values under a Gaussian
+    kernel, `exp(-scaling/2 |k - k_i|^2)` (equation 2), if all stored keys are equally long.
+    """
+    attention = ALL_ATTENTION_FUNCTIONS.get_interface(
+        module.config._attn_implementation, eager_attention_forward
+    )
+    dropout = module.attention_dropout if module.training else 0.0
+    return attention(module, query, key, value, mask, scaling=scaling, dropout=dropout, **kwargs)
+
+
+def recall_causal(module, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs):
+    """Unrolled in time: query T - 1 sees all pairs, and each one before it a pair less (equation 8).
+
+    Args:
+        module (`nn.Module`): has the attributes `config`, `attention_dropout` and `is_causal = True`.
+        query_BHTD, key_BHSD, value_BHSD (`torch.Tensor`): without the dummy slot; as many queries as pairs, or
+            one query.
+        num_empty (`int`): queries in front of these that find the memory empty, and get 0 for an answer.
+        kwargs: for [`attend`].
+
+    Returns:
+        `torch.Tensor`: answers `(batch, num_empty + time, heads, head_dim)`.
+    """
+    recalled_BTHD = query_BHTD.transpose(1, 2)
+    if recalled_BTHD.shape[1] > 0:
+        recalled_BTHD, _ = attend(module, query_BHTD, key_BHSD, value_BHSD, None, **kwargs)
+    return F.pad(recalled_BTHD, (0, 0, 0, 0, num_empty, 0)) if num_empty else recalled_BTHD
+
+
 class MosaicContextualMemory(nn.Module):
     """A layer of contextual memories, which store pairs as the text goes by (equation 8).
 
@@ -242,31 +274,17 @@ class MosaicContextualMemory(nn.Module):
                 query_BHTD = query_BHTD[:, :, num_empty:]
                 # Behind the dummy slot.
                 key_BHSD, value_BHSD = key_BHSD[:, :, 1:], value_BHSD[:, :, 1:]
-            recalled_BTHD = self._recall_causal(query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs)
+            recalled_BTHD = recall_causal(self, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs)
         elif masks["cu_seq_lens"] is not None:
             recalled_BTHD = self._recall_packed(query_BHTD, key_BHSD, value_BHSD, masks, **kwargs)
         else:
-            recalled_BTHD, weights = self._attend(query_BHTD, key_BHSD, value_BHSD, masks["slots"], **kwargs)
+            recalled_BTHD, weights = attend(self, query_BHTD, key_BHSD, value_BHSD, masks["slots"], **kwargs)
             # Where the memory is empty, attention does whatever its implementation does without any slot.
             recalled_BTHD = recalled_BTHD.masked_fill(~masks["recall"][:, :, None, None], 0)
         return self.dropout(self.o_proj(recalled_BTHD.flatten(2))), weights
 
-    def _attend(self, query_BHTD, key_BHSD, value_BHSD, mask, **kwargs):
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        dropout = self.attention_dropout if self.training else 0.0
-        return attention(self, query_BHTD, key_BHSD, value_BHSD, mask, scaling=1.0, dropout=dropout, **kwargs)
-
-    def _recall_causal(self, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs):
-        """Without the dummy slot and the query whose memory is empty, if any, the mask is plain causal."""
-        recalled_BTHD = query_BHTD.transpose(1, 2)
-        if recalled_BTHD.shape[1] > 0:
-            recalled_BTHD, _ = self._attend(query_BHTD, key_BHSD, value_BHSD, None, **kwargs)
-        return F.pad(recalled_BTHD, (0, 0, 0, 0, num_empty, 0)) if num_empty else recalled_BTHD
-
     def _recall_packed(self, query_BHTD, key_BHSD, value_BHSD, masks, **kwargs):
-        """`_recall_causal` for each packed sequence, by flash attention's kernel for varying lengths."""
+        """`recall_causal` for each packed sequence, by flash attention's kernel for varying lengths."""
         batch, _, time, _ = query_BHTD.shape
         index = masks["recall"].flatten().nonzero()[:, 0]
         states = [
@@ -279,7 +297,7 @@ class MosaicContextualMemory(nn.Module):
             packing = {"cu_seq_lens_q": cu_seq_lens, "cu_seq_lens_k": cu_seq_lens}
             packing |= {"max_length_q": longest, "max_length_k": longest}
             query, key, value = (states.transpose(0, 1)[None] for states in states)
-            answer, _ = self._attend(query, key, value, None, **packing, **kwargs)
+            answer, _ = attend(self, query, key, value, None, **packing, **kwargs)
             recalled = recalled.index_copy(0, index, answer[0])
         return recalled.unflatten(0, (batch, time))
 
