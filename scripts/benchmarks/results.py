@@ -10,6 +10,7 @@ from benchmarks.plot import draw
 from benchmarks.ratios import compute_ratios, compute_targets
 from benchmarks.report import format_report
 from training.errors import InputError
+from training.files import describe_difference
 
 
 class Results:
@@ -56,7 +57,7 @@ class Results:
                 before = lines[0].get(part)
                 if before != value:
                     raise InputError(
-                        f"{self.partial} holds cells of other {part}: {_difference(before, value)}; "
+                        f"{self.partial} holds cells of other {part}: {describe_difference(before, value)}; "
                         "finish that run, or delete the file"
                     )
 
@@ -84,10 +85,3 @@ class Results:
             paths = [path.replace(self.folder / path.name) for path in written]
         self.partial.unlink()
         return result, paths
-
-
-def _difference(before: Any, now: Any) -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        return ", ".join(f"{name} {before.get(name)!r}, not {now.get(name)!r}" for name in names)
-    return f"{before!r}, not {now!r}"

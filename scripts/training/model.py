@@ -51,7 +51,7 @@ def build_model(
     if is_trained(name):
         model = load_trained(name, attn_implementation=attn_implementation)
     else:
-        config = _read_config(name)
+        config = read_config(name)
         config.vocab_size = max(config.vocab_size, _padded(len(tokenizer)))
         if config.model_type == "mosaic":
             config.max_position_embeddings = block_size
@@ -94,7 +94,12 @@ def _padded(size: int) -> int:
     return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
-def _read_config(name: str) -> PreTrainedConfig:
+def read_config(name: str) -> PreTrainedConfig:
+    """The config of a new model: that of a preset, or a config JSON.
+
+    Raises:
+        InputError: if there is none, or if it is damaged.
+    """
     preset = PRESETS / f"{name}.json"
     path = preset if preset.exists() else Path(name)
     try:

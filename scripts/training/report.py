@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 from matplotlib.ticker import EngFormatter  # noqa: E402
+from training.files import write_json  # noqa: E402
 
 CURVE_DATA, CURVE_PICTURE, RESULTS = "loss_curve.json", "loss_curve.png", "results.json"
 TRAIN_COLOUR, VALIDATION_COLOUR, BIGRAM_COLOUR = "#9bb8d3", "#1f4e79", "#c0504d"
@@ -65,9 +66,7 @@ def write_report(folder: str | os.PathLike, curve: dict[str, Any], results: dict
     """Leaves the curve, its picture and the results in `folder`; none of them is ever half there."""
     folder = Path(folder)
     for name, content in ((CURVE_DATA, curve), (RESULTS, results)):
-        partial = folder / f"{name}.partial"
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / name)
+        write_json(folder / name, content)
     partial = folder / f"{CURVE_PICTURE}.partial"
     draw_curve(folder / CURVE_DATA, partial)
     partial.replace(folder / CURVE_PICTURE)

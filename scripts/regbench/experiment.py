@@ -1,0 +1,156 @@
+"""The runs of the benchmark: each trains one contestant on one number of automata, and tests it."""
+
+import os
+from dataclasses import fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from experiments.points import Point
+from experiments.training import finish, learning_options, train, training_seconds
+from regbench.automata import PADDING, VOCAB_SIZE
+from regbench.data import Sizes, collate, load, longest_sequence
+from regbench.metrics import score_all
+from regbench.ngram import predict_ngram
+from regbench.options import NGRAMS, RegBenchArguments
+from training.errors import InputError
+from training.files import read_json, write_arrays
+from training.model import read_config
+from training.recipe import TrainingArguments
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Trainer, set_seed
+
+ARRAYS = "arrays.npz"
+ROOT = Path(__file__).parents[2]
+_TRAINER_OPTIONS = {field.name for field in fields(TrainingArguments)}
+
+
+def plan_points(benchmark: RegBenchArguments, arguments: TrainingArguments) -> list[Point]:
+    """A run for each contestant, number of automata, choice of hyperparameters and seed.
+
+    Raises:
+        InputError: if a contestant has no config, or one that does not fit.
+    """
+    data_names = (
+        "num_validation",
+        "num_test",
+        "max_string_length",
+        "in_distribution",
+        "language_seed",
+    )
+    data = {name: getattr(benchmark, name) for name in data_names}
+    points = []
+    for contestant in benchmark.contestants:
+        if contestant in NGRAMS:
+            options = {"contestant": contestant, "num_automata": None, **data}
+            points.append(Point(contestant, {**options, "chosen": {}, "seed": None}))
+            continue
+        for chosen in choices(benchmark.grid.get(contestant, {})):
+            trained, built = split_choice(chosen)
+            values = read_values(contestant, benchmark.models, built)
+            learning = learning_options(arguments) | trained
+            for num_automata, seed in product(benchmark.num_automata, benchmark.seeds):
+                name = [contestant, f"{num_automata}automata", *(f"{k}={v}" for k, v in chosen.items())]
+                options = {"contestant": contestant, "num_automata": num_automata, **data}
+                options |= {"chosen": chosen, "seed": seed, "config": values, **learning}
+                points.append(Point("-".join([*name, f"seed{seed}"]), options))
+    # Small ones first, so that there is something to see.
+    return sorted(points, key=lambda point: point.options["num_automata"] or 0)
+
+
+def choices(axes: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """All combinations of the axes' values, values that are dictionaries taken apart."""
+    return [
+        {
+            name: value
+            for axis, value in zip(axes, values, strict=True)
+            for name, value in (value if isinstance(value, dict) else {axis: value}).items()
+        }
+        for values in product(*axes.values())
+    ]
+
+
+def split_choice(chosen: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The Trainer's options among them, and the others, which are the config's."""
+    trained = {name: value for name, value in chosen.items() if name in _TRAINER_OPTIONS}
+    return trained, {name: value for name, value in chosen.items() if name not in trained}
+
+
+def make_config(values: dict[str, Any], max_string_length: int) -> PreTrainedConfig:
+    """A config with RegBench's vocabulary, and positions, where it has such, for the longest sequence."""
+    config = AutoConfig.for_model(**values, vocab_size=VOCAB_SIZE, use_cache=False)
+    config.bos_token_id = config.eos_token_id = None
+    config.pad_token_id = PADDING
+    if hasattr(config, "max_position_embeddings"):
+        config.max_position_embeddings = longest_sequence(max_string_length)
+    return config
+
+
+def read_values(contestant: str, folder: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """What the contestant's config JSON says, with `changes`.
+
+    Raises:
+        InputError: if there is no such file, or if it has no place for a change.
+    """
+    path = ROOT / folder / f"{contestant}.json"
+    config = read_config(os.fspath(path))
+    for name in changes:
+        if not hasattr(config, name):
+            raise InputError(f"grid: neither the Trainer nor {contestant} has an option {name!r}")
+    return read_json(path) | changes
+
+
+def run_point(
+    point: Point, folder: Path, benchmark: RegBenchArguments, arguments: TrainingArguments
+) -> dict[str, Any]:
+    """Trains one contestant, takes its best checkpoint by validation loss, and tests it.
+
+    Returns:
+        `dict`: `num_parameters`, `validation_loss`, `best_step`, `seconds` (`None` where there is no training),
+        `accuracy`, `tvd`; `arrays.npz` in `folder` has them by position and by string.
+    """
+    options = point.options
+    splits = load(
+        Sizes(
+            num_train=options["num_automata"] or benchmark.num_automata[0],
+            **{name: options[name] for name in ("num_validation", "num_test", "max_string_length")},
+            in_distribution=options["in_distribution"],
+            seed=options["language_seed"],
+        )
+    )
+    test = splits["test"]
+    result = dict.fromkeys(("num_parameters", "validation_loss", "best_step", "seconds"))
+    trainer = None
+    if options["contestant"] in NGRAMS:
+        predictions = (predict_ngram(row["input_ids"], NGRAMS[options["contestant"]]) for row in test)
+    else:
+        set_seed(options["seed"])
+        network = AutoModelForCausalLM.from_config(
+            make_config(options["config"], options["max_string_length"])
+        )
+        changes = split_choice(options["chosen"])[0] | {
+            "seed": options["seed"],
+            "remove_unused_columns": False,
+        }
+        datasets = splits["train"], splits["validation"]
+        trainer = train(network, arguments, folder, datasets, changes, data_collator=collate)
+        result["num_parameters"] = network.num_parameters()
+        result["validation_loss"] = trainer.state.best_metric
+        result["best_step"] = trainer.state.best_global_step
+        result["seconds"] = training_seconds(trainer)
+        predictions = predict_symbols(trainer, test)
+    scores = score_all(test, predictions)
+    write_arrays(folder / ARRAYS, scores)
+    if trainer is not None:
+        finish(trainer, folder)
+    return {**result, "accuracy": float(scores["accuracy"]), "tvd": float(scores["tvd"])}
+
+
+def predict_symbols(trainer: Trainer, rows: Dataset) -> np.ndarray:
+    """Probabilities of the next token at each position, float32 `(rows, longest, 20)`."""
+    logits = trainer.predict(rows).predictions
+    # Some models return states besides.
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    return torch.softmax(torch.from_numpy(logits), -1).numpy()
