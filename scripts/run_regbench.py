@@ -1,4 +1,4 @@
-"""Learning new languages in context, RegBench: python scripts/run_regbench.py RECIPE.yaml [--option value ...]"""
+"""RegBench, learning languages in context: python scripts/run_regbench.py RECIPE.yaml [--option value ...]"""
 
 import sys
 from functools import partial
@@ -29,8 +29,7 @@ def main(argv: list[str] | None = None) -> None:
         if None in results:
             print(f"{results.count(None)} runs are left to other processes; the last one of them reports")
             return
-        table = write_report(folder, [point.name for point in points], results)
-        print(f"\n{table}\nin {folder}: results.md, results.json, sizes.png, places.png")
+        print(f"\n{write_report(folder, results)}")
 
 
 if __name__ == "__main__":

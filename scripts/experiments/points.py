@@ -1,4 +1,4 @@
-"""The runs of an experiment, one for each point of a grid: shared out to processes, resumed, never run twice."""
+"""The runs of an experiment, one for each point of a grid: shared by processes, resumed, never run twice."""
 
 import json
 import os
@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 from training.errors import InputError
-from training.files import describe_difference, read_json, write_json
+from training.files import describe_difference, read_json, write_arrays, write_json
 
-OPTIONS, RESULT = "options.json", "result.json"
+OPTIONS, RESULT, ARRAYS = "options.json", "result.json", "arrays.npz"
+# All results of an experiment, and the arrays that its pictures show.
+RESULTS, FIGURES = "results.json", "figures.npz"
 # What accelerate's launcher and torchrun tell a process of its group.
 _GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -51,7 +54,7 @@ def work_through(
         run (`Callable`): does a point's work in its folder, resuming what it finds there; returns the result.
 
     Returns:
-        `list`: the result of each point, with the options; `None` while another process works on it.
+        `list`: the result of each point, with its name and options; `None` while another process works on it.
 
     Raises:
         InputError: if a point's folder was begun with other options. Nothing has been run then.
@@ -67,10 +70,39 @@ def work_through(
                 if not (place / RESULT).exists():
                     write_json(place / OPTIONS, point.options)
                     result = run(point, place)
-                    write_json(place / RESULT, {**point.options, **result})
+                    write_json(place / RESULT, {"name": point.name, **point.options, **result})
         except Timeout:
             continue
     return [read_json(folder / point.name / RESULT) for point in points]
+
+
+def gather(folder: Path, results: list[dict[str, Any]], unwanted: Callable[..., bool]) -> None:
+    """Leaves `results.json` and `figures.npz` in `folder`: all that tables and pictures are made from.
+
+    Args:
+        folder (`Path`): of the experiment.
+        results (`list[dict]`): of its runs.
+        unwanted (`Callable`): told a result and the name of one of its run's arrays, whether to leave it out.
+    """
+    arrays = {}
+    for result in results:
+        with np.load(folder / result["name"] / ARRAYS) as saved:
+            arrays |= {
+                f"{result['name']}/{name}": saved[name] for name in saved.files if not unwanted(result, name)
+            }
+    write_arrays(folder / FIGURES, arrays)
+    write_json(folder / RESULTS, results)
+
+
+def load_gathered(folder: Path) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """What `gather` left: each run's result, and its arrays by name."""
+    runs = [(result, {}) for result in read_json(folder / RESULTS)]
+    by_name = {result["name"]: arrays for result, arrays in runs}
+    with np.load(folder / FIGURES) as saved:
+        for key in saved.files:
+            run, name = key.rsplit("/", 1)
+            by_name[run][name] = saved[key]
+    return runs
 
 
 def _refuse_to_mix(point: Point, place: Path) -> None:

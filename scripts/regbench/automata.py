@@ -1,7 +1,7 @@
-"""Random probabilistic automata, the languages of RegBench (Akyürek et al. 2024, "In-context language learning").
+"""Random probabilistic automata, the languages of RegBench (Akyürek et al., "In-context language learning").
 
-In each state one to three symbols are legal, all equally likely; each leads to a state of its own. Every string
-starts in state 0, and may end anywhere. Symbols are the token ids 1 to 18, the letters a to r.
+In each state one to three symbols are legal, all equally likely; each leads to a state of its own. Every
+string starts in state 0, and may end anywhere. Symbols are the token ids 1 to 18, the letters a to r.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ NUM_SYMBOLS = 18
 # Token ids, in the order of their characters: "." fills rows, "|" stands between strings.
 PADDING, SEPARATOR = 0, NUM_SYMBOLS + 1
 VOCAB_SIZE = NUM_SYMBOLS + 2
-CHARACTERS = ".abcdefghijklmnopqr|"
 
 # Bounds of what is drawn, both included.
 STATES, ALPHABET, OUT_DEGREE = (4, 12), (4, NUM_SYMBOLS), (1, 3)
@@ -20,7 +19,7 @@ STATES, ALPHABET, OUT_DEGREE = (4, 12), (4, NUM_SYMBOLS), (1, 3)
 
 @dataclass(frozen=True)
 class Automaton:
-    """`transitions[state][symbol]` is the next state; only legal symbols are there, and state 0 is the first."""
+    """Arcs: `transitions[state][symbol]` is the next state, for legal symbols only; state 0 is the first."""
 
     transitions: tuple[dict[int, int], ...]
 
@@ -38,8 +37,8 @@ class Automaton:
 def draw_automaton(rng: np.random.Generator) -> Automaton:
     """A random automaton in its smallest form, as RegBench draws them.
 
-    4 to 12 states and 4 to 18 symbols; from each state 1 to 3 arcs with different symbols to different states, none
-    of them to itself. Symbols are drawn with one permutation of the alphabet a state.
+    4 to 12 states and 4 to 18 symbols; from each state 1 to 3 arcs with different symbols to different other
+    states.
     """
     num_states = int(rng.integers(STATES[0], STATES[1] + 1))
     num_symbols = int(rng.integers(ALPHABET[0], ALPHABET[1] + 1))

@@ -134,7 +134,7 @@ def _generate(
 
 
 def add_distributions(batch: dict[str, list]) -> dict[str, list]:
-    """`distribution`, the exact one of the symbol after each token, float32 `(time, 20)`, besides the columns."""
+    """The columns and `distribution`, the exact one of the symbol after each token, float32 `(time, 20)`."""
     tables = zip(batch["symbols"], batch["states"], strict=True)
     return {**batch, "distribution": [_look_up(symbols, states) for symbols, states in tables]}
 

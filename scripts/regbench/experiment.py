@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from experiments.points import Point
+from experiments.points import ARRAYS, Point
 from experiments.training import finish, learning_options, train, training_seconds
+from huggingface_hub.errors import StrictDataclassError
 from regbench.automata import PADDING, VOCAB_SIZE
 from regbench.data import Sizes, collate, load, longest_sequence
 from regbench.metrics import score_all
@@ -22,7 +23,6 @@ from training.model import read_config
 from training.recipe import TrainingArguments
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Trainer, set_seed
 
-ARRAYS = "arrays.npz"
 ROOT = Path(__file__).parents[2]
 _TRAINER_OPTIONS = {field.name for field in fields(TrainingArguments)}
 
@@ -41,21 +41,27 @@ def plan_points(benchmark: RegBenchArguments, arguments: TrainingArguments) -> l
         "language_seed",
     )
     data = {name: getattr(benchmark, name) for name in data_names}
+    for contestant in benchmark.grid:
+        # Also those that do not take part this time.
+        read_values(contestant, benchmark.models, {})
     points = []
     for contestant in benchmark.contestants:
         if contestant in NGRAMS:
-            options = {"contestant": contestant, "num_automata": None, **data}
+            # Its test automata are the training ones then.
+            num_automata = benchmark.num_automata[0] if benchmark.in_distribution else None
+            options = {"contestant": contestant, "num_automata": num_automata, **data}
             points.append(Point(contestant, {**options, "chosen": {}, "seed": None}))
             continue
         for chosen in choices(benchmark.grid.get(contestant, {})):
             trained, built = split_choice(chosen)
             values = read_values(contestant, benchmark.models, built)
-            learning = learning_options(arguments) | trained
+            # What does not fit should fail now, not after hours.
+            make_config(values, benchmark.max_string_length)
+            learning = {"chosen": chosen, "config": values, **learning_options(arguments), **trained}
             for num_automata, seed in product(benchmark.num_automata, benchmark.seeds):
                 name = [contestant, f"{num_automata}automata", *(f"{k}={v}" for k, v in chosen.items())]
-                options = {"contestant": contestant, "num_automata": num_automata, **data}
-                options |= {"chosen": chosen, "seed": seed, "config": values, **learning}
-                points.append(Point("-".join([*name, f"seed{seed}"]), options))
+                options = {"contestant": contestant, "num_automata": num_automata, "seed": seed, **data}
+                points.append(Point("-".join([*name, f"seed{seed}"]), options | learning))
     # Small ones first, so that there is something to see.
     return sorted(points, key=lambda point: point.options["num_automata"] or 0)
 
@@ -79,8 +85,15 @@ def split_choice(chosen: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def make_config(values: dict[str, Any], max_string_length: int) -> PreTrainedConfig:
-    """A config with RegBench's vocabulary, and positions, where it has such, for the longest sequence."""
-    config = AutoConfig.for_model(**values, vocab_size=VOCAB_SIZE, use_cache=False)
+    """A config with RegBench's vocabulary, and positions, where it has such, for the longest sequence.
+
+    Raises:
+        InputError: for values that do not fit together.
+    """
+    try:
+        config = AutoConfig.for_model(**values, vocab_size=VOCAB_SIZE, use_cache=False)
+    except (ValueError, StrictDataclassError) as error:
+        raise InputError(f"{values}: {' '.join(str(error).split())}") from error
     config.bos_token_id = config.eos_token_id = None
     config.pad_token_id = PADDING
     if hasattr(config, "max_position_embeddings"):
@@ -108,7 +121,7 @@ def run_point(
     """Trains one contestant, takes its best checkpoint by validation loss, and tests it.
 
     Returns:
-        `dict`: `num_parameters`, `validation_loss`, `best_step`, `seconds` (`None` where there is no training),
+        `dict`: `num_parameters`, `validation_loss`, `best_step`, `seconds` (`None` without training),
         `accuracy`, `tvd`; `arrays.npz` in `folder` has them by position and by string.
     """
     options = point.options

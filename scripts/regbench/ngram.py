@@ -8,9 +8,9 @@ from regbench.automata import PADDING, SEPARATOR, VOCAB_SIZE
 
 
 def predict_ngram(ids: Sequence[int], order: int) -> np.ndarray:
-    """Distributions of the next symbol after each token, by an n-gram model of that token and those before it.
+    """Distributions of the symbol after each token, by an n-gram model of the tokens up to it.
 
-    p_n(c | h) = N(hc) / N(h)                                      for symbols c seen after h
+    p_n(c | h) = N(hc) / N(h)                                       for symbols c seen after h
                = (1 - sum of those) p_{n-1}(c | h') / sum p_{n-1}   for others seen so far
 
     where h are the n - 1 symbols of the present string before c, filled up in front with a mark for its

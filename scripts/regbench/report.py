@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 from experiments.figures import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SKY, plt, save_figure, tidy
-from regbench.experiment import ARRAYS
+from experiments.points import FIGURES, RESULTS, gather, load_gathered
 from regbench.options import NGRAMS
-from training.files import write_json, write_text
+from training.files import write_text
 
 METRICS = {"accuracy": "accuracy", "tvd": "total variation distance"}
 # The mosaic is always blue; others take what comes next.
@@ -40,29 +40,23 @@ def format_table(best: list[dict[str, Any]]) -> str:
             3:
         ]
         chosen = ", ".join(f"{name} {value}" for name, value in result["chosen"].items()) or "-"
-        loss = "-" if loss is None else f"{loss:.4f}"
+        loss = "-" if cells[3] is None else f"{cells[3]:.4f}"
         row = [number, result["contestant"], parameters, chosen, step, loss]
         row += [f"{result['accuracy']:.3f}", f"{result['tvd']:.3f}"]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
 
-def write_report(folder: Path, names: list[str], results: list[dict[str, Any]]) -> str:
-    """Writes `results.md`, `results.json` and the pictures; returns the table.
-
-    Args:
-        folder (`Path`): of the experiment.
-        names (`list[str]`): those of the runs' folders, in the order of the results.
-        results (`list[dict]`): of all runs.
-    """
+def write_report(folder: Path, results: list[dict[str, Any]]) -> str:
+    """Leaves the table, the pictures and what they are drawn from in `folder`; returns the table."""
+    gather(folder, results, lambda result, name: False)
+    arrays = {result["name"]: arrays for result, arrays in load_gathered(folder)}
     best = choose_best(results)
-    arrays = [np.load(folder / names[results.index(result)] / ARRAYS) for result in best]
     table = format_table(best)
-    write_json(folder / "results.json", {"best": best, "all": results})
     write_text(folder / "results.md", table)
     save_figure(draw_sizes(best), folder / "sizes.png")
     save_figure(draw_places(best, arrays), folder / "places.png")
-    return table
+    return f"{table}\nin {folder}: results.md, sizes.png, places.png, {RESULTS}, {FIGURES}"
 
 
 def style_of(contestant: str, contestants: list[str]) -> dict[str, Any]:
@@ -101,14 +95,15 @@ def draw_sizes(best: list[dict[str, Any]]) -> plt.Figure:
     return figure
 
 
-def draw_places(best: list[dict[str, Any]], arrays: list[Any]) -> plt.Figure:
+def draw_places(best: list[dict[str, Any]], arrays: dict[str, dict[str, np.ndarray]]) -> plt.Figure:
     """Both metrics by position and by string of the sequence, for the largest number of automata."""
     largest = max((result["num_automata"] or 0 for result in best), default=0)
     contestants = list(dict.fromkeys(result["contestant"] for result in best))
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharey="row")
     for row, (metric, label) in zip(axes, METRICS.items(), strict=True):
         for panel, place in zip(row, ("position", "string"), strict=True):
-            for result, saved in zip(best, arrays, strict=True):
+            for result in best:
+                saved = arrays[result["name"]]
                 if result["num_automata"] in (None, largest):
                     often = saved[f"count_by_{place}"] >= LEAST_COUNT
                     style = style_of(result["contestant"], contestants) | {"marker": "", "linewidth": 1.3}

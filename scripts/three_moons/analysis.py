@@ -1,4 +1,4 @@
-"""What a trained network has learned: who keeps track of which moon, and when it starts to tell the future."""
+"""What a network has learned: who keeps track of which moon, and when it starts to tell the future."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -40,9 +40,9 @@ def read_errors(
         length (`int`): observations of a sequence, which 18 units fill.
 
     Returns:
-        `dict`: `before_max`, mean over contexts shorter than the longest period; `midway`, where the context is
-        nearest to the middle between it and the least common multiple; `before_lcm` and `after_lcm`, means over
-        25 observations before it and over 25 from 5 after it on, when it lies between observations.
+        `dict`: `before_max`, the mean over contexts shorter than the longest period; `midway`, at the context
+        nearest to the middle between it and the least common multiple; `before_lcm`, the mean over the 25
+        observations before that; `after_lcm`, the mean over 25 from 5 after it on.
     """
     context_N, error_N = np.asarray(context_N), np.asarray(error_N)
     slowest, common = (

@@ -55,7 +55,7 @@ class MoonsNetwork(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """As in the original: a uniform real 6 x 6 matrix, projected onto those that are complex 3 x 3 ones."""
+        """As in the original: a uniform real 6 x 6 matrix, projected onto the complex 3 x 3 ones."""
         if isinstance(module, ComplexLinear):
             bound = (2 * NUM_MOONS) ** -0.5
             halves = torch.empty(2, *module.weight.shape).uniform_(-bound, bound)

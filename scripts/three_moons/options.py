@@ -6,7 +6,7 @@ from typing import Literal
 from three_moons.orbits import UNITS_A_SEQUENCE
 from three_moons.tracking import HORIZON
 
-# Adam as torch has it, and without the correction of its averages' bias, as in the library of the original code.
+# Without correction for the bias of its averages, as in the original's library, and as torch has it.
 OPTIMIZERS = ("uncorrected_adam", "adam")
 
 
@@ -18,7 +18,7 @@ class MoonsArguments:
         default="grid",
         metadata={
             "help": "The moons' periods: the released grid of half-integers, or random ones in ratios of "
-            "small integers. Validation has ratios that training has not."
+            "small integers, of which some are held out for validation."
         },
     )
     length: int = field(default=800, metadata={"help": "Observations of a sequence."})

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-# Periods are given in units of which so many fill a sequence. Their least common multiple is at most 6 units, and
-# so fits into it three times.
+# Periods are given in units of which so many fill a sequence. Their least common multiple is at most 6 units,
+# and so fits into it three times.
 UNITS_A_SEQUENCE = 18
 PERIODS = ("grid", "free")
 
 # The half-integer periods of the original code: of the 35 triples up to 3.5, nine with the smallest least
 # common multiple; at 6 there are more, of which these are the ones that numpy's argsort puts first there. The
-# last one is held out.
+# last one is held out, though its ratios are in training at half the scale.
 GRID = {
     "train": (
         (0.5, 1.0, 2.0),
@@ -103,7 +103,7 @@ class Skies(Dataset):
         size (`int`): how many.
         length (`int`): observations of each.
         periods (`str`): `grid` or `free`.
-        split (`str`): `train` or `validation`, which have no ratios of periods in common.
+        split (`str`): `train` or `validation`, without common periods, or, if they are free, common ratios.
         seed (`int`): source of all chance, together with i.
         common (`tuple`, *optional*): periods in units that all sequences share.
     """

@@ -1,9 +1,14 @@
 """The summary of all runs: how often training disentangles the moons, and what each network can then tell."""
 
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+from experiments.points import FIGURES, RESULTS, gather, load_gathered
+from three_moons.experiment import CONTENTS
 from three_moons.options import OPTIMIZERS
+from three_moons.plot import draw_all
+from training.files import write_json, write_text
 
 ERRORS = {
     "before_max": "before the longest period",
@@ -11,6 +16,20 @@ ERRORS = {
     "before_lcm": "before the lcm",
     "after_lcm": "after the lcm",
 }
+
+
+def write_report(folder: Path, results: list[dict[str, Any]]) -> str:
+    """Leaves the summary, the pictures and what they are drawn from in `folder`; returns the summary."""
+    first = results[0]["seed"]
+    # The memories of one seed are shown, the curves of all.
+    gather(folder, results, lambda result, name: name in CONTENTS and result["seed"] != first)
+    summary = summarise(results)
+    text = format_summary(summary)
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "summary.md", text)
+    pictures = draw_all(folder, load_gathered(folder))
+    names = ["summary.md", "summary.json", *(path.name for path in pictures), RESULTS, FIGURES]
+    return f"{text}\nin {folder}: {', '.join(names)}"
 
 
 def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -81,12 +100,10 @@ def format_summary(summary: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     if "ratios" in summary:
-        ratios = summary["ratios"]
+        after, before, midway = (f"{ratio:.2f}" for ratio in summary["ratios"].values())
         lines += [
             "",
-            f"One memory: error after the lcm over before it {ratios['one_after_to_before_lcm']:.2f}; before the "
-            f"longest period over that of repetition {ratios['one_before_max_to_repeated']:.2f}.",
-            f"Midway between the longest period and the lcm: three memories over one "
-            f"{ratios['three_to_one_midway']:.2f}.",
+            f"Ratios of errors. One memory, after to before the lcm: {after}; one memory to repetition, "
+            f"before the longest period: {before}; three memories to one, midway: {midway}.",
         ]
     return "\n".join(lines) + "\n"

@@ -90,5 +90,4 @@ def test_gradients_of_torch_func(make_model, random_tokens):
 
     gradients = torch.func.grad(loss)(parameters)
     model(tokens, labels=tokens).loss.backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(gradients[name], parameter.grad, msg=lambda message: f"{name}: {message}")
+    torch.testing.assert_close(gradients, {name: value.grad for name, value in model.named_parameters()})
