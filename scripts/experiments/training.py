@@ -28,7 +28,9 @@ _LEARNING = (
     "max_grad_norm",
     "bf16",
     "fp16",
+    "eval_strategy",
     "eval_steps",
+    "load_best_model_at_end",
 )
 
 

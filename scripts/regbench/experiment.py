@@ -1,6 +1,7 @@
 """The runs of the benchmark: each trains one contestant on one number of automata, and tests it."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
@@ -115,50 +116,55 @@ def read_values(contestant: str, folder: str, changes: dict[str, Any]) -> dict[s
     return read_json(path) | changes
 
 
-def run_point(
-    point: Point, folder: Path, benchmark: RegBenchArguments, arguments: TrainingArguments
-) -> dict[str, Any]:
+def run_point(point: Point, folder: Path, arguments: TrainingArguments) -> dict[str, Any]:
     """Trains one contestant, takes its best checkpoint by validation loss, and tests it.
 
     Returns:
         `dict`: `num_parameters`, `validation_loss`, `best_step`, `seconds` (`None` without training),
-        `accuracy`, `tvd`; `arrays.npz` in `folder` has them by position and by string.
+        `accuracy`, `tvd`; `arrays.npz` in `folder` has these by position and by string.
     """
     options = point.options
     splits = load(
         Sizes(
-            num_train=options["num_automata"] or benchmark.num_automata[0],
+            # None are needed for counting.
+            num_train=options["num_automata"] or 1,
             **{name: options[name] for name in ("num_validation", "num_test", "max_string_length")},
             in_distribution=options["in_distribution"],
             seed=options["language_seed"],
         )
     )
     test = splits["test"]
-    result = dict.fromkeys(("num_parameters", "validation_loss", "best_step", "seconds"))
-    trainer = None
     if options["contestant"] in NGRAMS:
         predictions = (predict_ngram(row["input_ids"], NGRAMS[options["contestant"]]) for row in test)
-    else:
-        set_seed(options["seed"])
-        network = AutoModelForCausalLM.from_config(
-            make_config(options["config"], options["max_string_length"])
-        )
-        changes = split_choice(options["chosen"])[0] | {
-            "seed": options["seed"],
-            "remove_unused_columns": False,
-        }
-        datasets = splits["train"], splits["validation"]
-        trainer = train(network, arguments, folder, datasets, changes, data_collator=collate)
-        result["num_parameters"] = network.num_parameters()
-        result["validation_loss"] = trainer.state.best_metric
-        result["best_step"] = trainer.state.best_global_step
-        result["seconds"] = training_seconds(trainer)
-        predictions = predict_symbols(trainer, test)
-    scores = score_all(test, predictions)
+        untrained = dict.fromkeys(("num_parameters", "validation_loss", "best_step", "seconds"))
+        return untrained | save_scores(folder, test, predictions)
+    set_seed(options["seed"])
+    config = make_config(options["config"], options["max_string_length"])
+    changes, _ = split_choice(options["chosen"])
+    trainer = train(
+        AutoModelForCausalLM.from_config(config),
+        arguments,
+        folder,
+        (splits["train"], splits["validation"]),
+        changes | {"seed": options["seed"], "remove_unused_columns": False},
+        data_collator=collate,
+    )
+    result = {
+        "num_parameters": trainer.model.num_parameters(),
+        "validation_loss": trainer.state.best_metric,
+        "best_step": trainer.state.best_global_step,
+        "seconds": training_seconds(trainer),
+        **save_scores(folder, test, predict_symbols(trainer, test)),
+    }
+    finish(trainer, folder)
+    return result
+
+
+def save_scores(folder: Path, rows: Dataset, predictions: Iterable[np.ndarray]) -> dict[str, float]:
+    """Writes all scores into `folder`; returns accuracy and total variation distance."""
+    scores = score_all(rows, predictions)
     write_arrays(folder / ARRAYS, scores)
-    if trainer is not None:
-        finish(trainer, folder)
-    return {**result, "accuracy": float(scores["accuracy"]), "tvd": float(scores["tvd"])}
+    return {name: float(scores[name]) for name in ("accuracy", "tvd")}
 
 
 def predict_symbols(trainer: Trainer, rows: Dataset) -> np.ndarray:

@@ -14,6 +14,7 @@ from three_moons.options import MoonsArguments
 from three_moons.orbits import TRACKED, Skies
 from three_moons.tracking import HORIZON, track
 from torch.optim.lr_scheduler import LambdaLR
+from training.errors import InputError
 from training.files import write_arrays
 from training.recipe import TrainingArguments
 from training.report import extract_curve
@@ -27,7 +28,13 @@ TRACKED_SEED = 1_000_000
 
 
 def plan_points(moons: MoonsArguments, arguments: TrainingArguments) -> list[Point]:
-    """A run for each network, optimiser and seed; networks of one seed train on the same sequences."""
+    """A run for each network, optimiser and seed; networks of one seed train on the same sequences.
+
+    Raises:
+        InputError: if `max_steps`, over which the learning rate decays, is not given.
+    """
+    if arguments.max_steps < 1:
+        raise InputError(f"max_steps must be at least 1, not {arguments.max_steps}")
     names = ("periods", "length", "min_learning_rate", "num_validation", "num_tracked", "context_step")
     common = {name: getattr(moons, name) for name in names} | learning_options(arguments)
     return [

@@ -6,8 +6,8 @@ from typing import Literal
 from three_moons.orbits import UNITS_A_SEQUENCE
 from three_moons.tracking import HORIZON
 
-# Without correction for the bias of its averages, as in the original's library, and as torch has it.
-OPTIMIZERS = ("uncorrected_adam", "adam")
+# As torch has it, and without correction for the bias of its averages, as in the original's library.
+OPTIMIZERS = ("adam", "uncorrected_adam")
 
 
 @dataclass
@@ -28,7 +28,7 @@ class MoonsArguments:
     )
     optimizers: list[str] = field(
         default_factory=lambda: [OPTIMIZERS[0]],
-        metadata={"help": "uncorrected_adam, which is how the original was trained, adam, or both."},
+        metadata={"help": "adam, uncorrected_adam, with which the original was trained, or both."},
     )
     seeds: list[int] = field(
         default_factory=lambda: [0], metadata={"help": "A run of each network for each."}

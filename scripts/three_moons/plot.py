@@ -10,8 +10,8 @@ from three_moons.options import OPTIMIZERS
 from three_moons.orbits import TRACKED, UNITS_A_SEQUENCE, least_common_multiple
 
 OPTIMIZER_STYLES = {
-    "uncorrected_adam": {"color": BLUE, "label": "Adam without bias correction"},
-    "adam": {"color": ORANGE, "label": "Adam"},
+    "adam": {"color": BLUE, "label": "Adam"},
+    "uncorrected_adam": {"color": ORANGE, "label": "Adam without bias correction"},
 }
 NETWORKS = {1: "one memory", 3: "three memories"}
 DIMENSION_COLOURS = (GREEN, AMBER, PINK)

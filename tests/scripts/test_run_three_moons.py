@@ -131,9 +131,10 @@ def test_shipped_recipes(path):
     [
         ("--periods odd", "invalid choice: 'odd'"),
         ("--num_memories 2", "num_memories must be 1 or 3, not 2"),
-        ("--optimizers sgd", "optimizers must be uncorrected_adam or adam, not sgd"),
+        ("--optimizers sgd", "optimizers must be adam or uncorrected_adam, not sgd"),
         ("--seeds 1 1", "seeds must name one or more, each once, not [1, 1]"),
         ("--length 70", "length must be at least 79, not 70"),
+        ("--max_steps -1", "max_steps must be at least 1, not -1"),
         ("--context_step 0", "context_step must be at least 1, not 0"),
     ],
 )

@@ -1,0 +1,45 @@
+"""What the programs of all experiments do."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from experiments.points import Point, leave_group, work_through
+from training.errors import reported_as
+from training.recipe import RecipeParser, TrainingArguments
+
+import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
+
+
+def run_experiment(
+    name: str,
+    description: str,
+    options: type,
+    plan: Callable[[Any, TrainingArguments], list[Point]],
+    run: Callable[[Point, Path, TrainingArguments], dict[str, Any]],
+    report: Callable[[Path, list[dict[str, Any]]], str],
+    argv: list[str] | None,
+) -> None:
+    """Does what is left of a recipe's runs; once there is nothing left, reports.
+
+    Args:
+        name (`str`): of the program, in front of errors.
+        description (`str`): of the program, for its help.
+        options (`type`): dataclass of the options besides the Trainer's.
+        plan (`Callable`): the runs, from both kinds of options.
+        run (`Callable`): does one in a folder with the Trainer's options, see `work_through`.
+        report (`Callable`): writes all results into the folder of the experiment, and returns what to print.
+        argv (`list[str]`, *optional*): a recipe and options; those of the command line if `None`.
+    """
+    with reported_as(name):
+        leave_group()
+        parser = RecipeParser(options, TrainingArguments, description=description)
+        own, arguments = parser.parse(sys.argv[1:] if argv is None else argv)
+        folder = Path(arguments.output_dir)
+        results = work_through(plan(own, arguments), folder, partial(run, arguments=arguments))
+        if None in results:
+            print(f"{results.count(None)} runs are left to other processes; the last one of them reports")
+        else:
+            print(f"\n{report(folder, results)}")
