@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 from training.errors import InputError
@@ -31,13 +32,17 @@ class Point:
 def leave_group() -> None:
     """Lets each process that `accelerate launch` or `torchrun` started work alone, on a GPU of its own.
 
-    The Trainer would otherwise let all of them train one model together. Must come before CUDA is used.
+    The Trainer would otherwise let all of them train one model together. Must come before CUDA is used. Where
+    there are more processes than GPUs, some share one.
     """
     rank = int(os.environ.get("LOCAL_RANK", 0))
     for name in _GROUP:
         os.environ.pop(name, None)
-    devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
-    os.environ["CUDA_VISIBLE_DEVICES"] = devices[rank] if rank < len(devices) else str(rank)
+    num_devices = torch.cuda.device_count()
+    if num_devices:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = visible.split(",") if visible else [str(device) for device in range(num_devices)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[rank % num_devices]
 
 
 def work_through(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from experiments.figures import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SKY, plt, save_figure, tidy
 from experiments.points import FIGURES, RESULTS, gather, load_gathered
+from matplotlib.ticker import MaxNLocator
 from regbench.options import NGRAMS
 from training.files import write_text
 
@@ -112,6 +113,7 @@ def draw_places(best: list[dict[str, Any]], arrays: dict[str, dict[str, np.ndarr
         row[0].set(ylabel=label, ylim=(0, 1))
     axes[1, 0].set_xlabel("position in the sequence")
     axes[1, 1].set_xlabel("strings completed before")
+    axes[1, 1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[1, 1].legend(frameon=False, fontsize=9, ncols=2)
     figure.suptitle(f"{largest:,} training automata", fontsize=11)
     figure.tight_layout()
