@@ -50,6 +50,8 @@ class MoonsArguments:
             value = getattr(self, name)
             if min(value if isinstance(value, list) else [value], default=bound) < bound:
                 raise ValueError(f"{name} must be at least {bound}, not {value}")
+        if self.context_step > HORIZON:
+            raise ValueError(f"context_step must be at most {HORIZON}, not {self.context_step}")
         allowed = {"num_memories": (1, 3), "optimizers": OPTIMIZERS}
         for name, values in allowed.items():
             for value in getattr(self, name):

@@ -135,6 +135,7 @@ def test_shipped_recipes(path):
         ("--seeds 1 1", "seeds must name one or more, each once, not [1, 1]"),
         ("--length 70", "length must be at least 79, not 70"),
         ("--max_steps -1", "max_steps must be at least 1, not -1"),
+        ("--context_step 26", "context_step must be at most 25, not 26"),
         ("--context_step 0", "context_step must be at least 1, not 0"),
     ],
 )

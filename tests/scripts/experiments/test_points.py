@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from experiments.points import Point, gather, leave_group, load_gathered, work_through
 from training.errors import InputError
 from training.files import write_arrays
@@ -81,15 +82,24 @@ def test_gathered_arrays(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("visible", "rank", "expected"),
-    [(None, None, "0"), (None, "2", "2"), ("4,6", "1", "6"), ("5", None, "5")],
+    ("visible", "num_devices", "rank", "expected"),
+    [
+        (None, 8, None, "0"),
+        (None, 8, "2", "2"),
+        ("4,6", 2, "1", "6"),
+        ("4,6", 2, "3", "6"),
+        ("5", 1, None, "5"),
+        ("", 0, "1", ""),
+        (None, 0, "1", None),
+    ],
 )
-def test_each_process_has_a_gpu_of_its_own(monkeypatch, visible, rank, expected):
+def test_each_process_has_a_gpu_of_its_own(monkeypatch, visible, num_devices, rank, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_devices)
     monkeypatch.setenv("WORLD_SIZE", "8")
     for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("LOCAL_RANK", rank)):
         monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)
     leave_group()
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == expected
     assert "WORLD_SIZE" not in os.environ and "LOCAL_RANK" not in os.environ
