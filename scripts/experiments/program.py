@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.points import Point, leave_group, work_through
 from training.errors import reported_as
-from training.recipe import RecipeParser, TrainingArguments
+from training.recipe import RecipeParser, TrainingArguments, check_output_dir
 
 import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
 
@@ -37,8 +37,10 @@ def run_experiment(
         leave_group()
         parser = RecipeParser(options, TrainingArguments, description=description)
         own, arguments = parser.parse(sys.argv[1:] if argv is None else argv)
+        points = plan(own, arguments)
+        check_output_dir(arguments)
         folder = Path(arguments.output_dir)
-        results = work_through(plan(own, arguments), folder, partial(run, arguments=arguments))
+        results = work_through(points, folder, partial(run, arguments=arguments))
         if None in results:
             print(f"{results.count(None)} runs are left to other processes; the last one of them reports")
         else:

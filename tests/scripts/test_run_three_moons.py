@@ -142,3 +142,9 @@ def test_shipped_recipes(path):
 def test_wrong_options_are_named(tmp_path, read_error, options, problem):
     error = read_error(run_three_moons.main, RECIPES[0], "--output_dir", tmp_path / "out", *options.split())
     assert problem in error and not (tmp_path / "out").exists()
+
+
+def test_output_folder_is_checked_before_any_work(tmp_path, read_error):
+    (tmp_path / "file").write_text("in the way")
+    error = read_error(run_three_moons.main, RECIPES[0], "--output_dir", tmp_path / "file" / "out")
+    assert "file/out: cannot be written" in error
