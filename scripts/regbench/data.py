@@ -1,12 +1,16 @@
 """RegBench as datasets: one sequence of strings from each random automaton."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets.fingerprint import Hasher
+from regbench import automata
 from regbench.automata import (
     PADDING,
     SEPARATOR,
@@ -95,35 +99,34 @@ def load(sizes: Sizes) -> DatasetDict:
     """
     start = {"test": 0, "validation": sizes.num_test, "train": sizes.num_test + sizes.num_validation}
     number = {"test": sizes.num_test, "validation": sizes.num_validation, "train": sizes.num_train}
-    return DatasetDict(
-        {
-            split: Dataset.from_generator(
-                _generate,
-                features=FEATURES,
-                gen_kwargs={
-                    "split": split,
-                    "number": number[split],
-                    "start": 0 if sizes.in_distribution else start[split],
-                    "num_automata": sizes.num_train if sizes.in_distribution else number[split],
-                    "max_string_length": sizes.max_string_length,
-                    "seed": sizes.seed,
-                },
-                split=split,
-            ).with_transform(add_distributions)
-            for split in ("train", "validation", "test")
+    # datasets only looks at the generator itself.
+    code = [Path(module.__file__).read_bytes() for module in (automata, sys.modules[__name__])]
+    splits = DatasetDict()
+    for split in ("train", "validation", "test"):
+        arguments = {
+            "split": split,
+            "number": number[split],
+            "start": 0 if sizes.in_distribution else start[split],
+            "num_automata": sizes.num_train if sizes.in_distribution else number[split],
+            "max_string_length": sizes.max_string_length,
+            "seed": sizes.seed,
         }
-    )
+        fingerprint = Hasher.hash([code, arguments])
+        rows = Dataset.from_generator(
+            _generate, FEATURES, gen_kwargs=arguments, split=split, fingerprint=fingerprint
+        )
+        splits[split] = rows.with_transform(add_distributions)
+    return splits
 
 
 def _generate(
     split: str, number: int, start: int, num_automata: int, max_string_length: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    automata = list(
-        tqdm(draw_automata(seed, num_automata, start), total=num_automata, desc=f"{split} automata")
-    )
+    drawn = draw_automata(seed, num_automata, start)
+    languages = list(tqdm(drawn, total=num_automata, desc=f"{split} automata"))
     stream = ("train", "validation", "test").index(split)
     for index in range(number):
-        automaton = automata[index % num_automata]
+        automaton = languages[index % num_automata]
         rng = np.random.default_rng([seed, start + index, 1 + stream])
         ids, states = draw_sequence(automaton, rng, max_string_length)
         yield {

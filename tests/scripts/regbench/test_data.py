@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,3 +112,11 @@ def test_a_known_automaton():
     assert states == [1, 0, 1, 0, 1, 0]
     with pytest.raises(KeyError):
         automaton.transitions[0][2]
+
+
+def test_cache_is_used_until_the_code_changes(monkeypatch):
+    first = load(sizes(seed=9))["test"]["input_ids"]
+    monkeypatch.setattr("regbench.data.draw_sequence", lambda *args: ([1, 2], [0, 0]))
+    assert load(sizes(seed=9))["test"]["input_ids"] == first
+    monkeypatch.setattr("regbench.data.Path", lambda name: SimpleNamespace(read_bytes=lambda: b"other code"))
+    assert load(sizes(seed=9))["test"]["input_ids"] == [[1, 2]] * 9
