@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-NGRAMS = {"2-gram": 2, "3-gram": 3}
+NGRAMS = {"1-gram": 1, "2-gram": 2, "3-gram": 3}
 
 
 @dataclass
@@ -14,7 +14,7 @@ class RegBenchArguments:
     contestants: list[str] = field(
         default_factory=lambda: ["mosaic", "gpt2"],
         metadata={
-            "help": "Names of config JSONs in `models`; 2-gram and 3-gram, which only count, need none."
+            "help": "Names of config JSONs in `models`; 1-gram, 2-gram and 3-gram only count and need none."
         },
     )
     models: str = field(

@@ -14,7 +14,7 @@ METRICS = {"accuracy": "accuracy", "tvd": "total variation distance"}
 # The mosaic is always blue; others take what comes next.
 COLOURS = (ORANGE, GREEN, PINK, SKY, AMBER)
 MARKERS = "oDs^vP"
-NGRAM_DASHES = {"2-gram": ":", "3-gram": "--"}
+NGRAM_DASHES = {"1-gram": "-.", "2-gram": ":", "3-gram": "--"}
 # Later positions occur in few sequences.
 LEAST_COUNT = 30
 
