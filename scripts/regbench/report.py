@@ -113,7 +113,8 @@ def draw_places(best: list[dict[str, Any]], arrays: dict[str, dict[str, np.ndarr
         row[0].set(ylabel=label, ylim=(0, 1))
     axes[1, 0].set_xlabel("position in the sequence")
     axes[1, 1].set_xlabel("strings completed before")
-    axes[1, 1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    for panel in axes[:, 1]:
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[1, 1].legend(frameon=False, fontsize=9, ncols=2)
     figure.suptitle(f"{largest:,} training automata", fontsize=11)
     figure.tight_layout()
