@@ -192,8 +192,8 @@ def recall_causal(module, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs)
 
     Args:
         module (`nn.Module`): has the attributes `config`, `attention_dropout` and `is_causal = True`.
-        query_BHTD, key_BHSD, value_BHSD (`torch.Tensor`): without the dummy slot; as many queries as pairs, or
-            one query.
+        query_BHTD, key_BHSD, value_BHSD (`torch.Tensor`): without the dummy slot; as many queries as pairs,
+            or one query.
         num_empty (`int`): queries in front of these that find the memory empty, and get 0 for an answer.
         kwargs: for [`attend`].
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.points import Point, leave_group, work_through
+from filelock import FileLock
 from training.errors import reported_as
 from training.recipe import RecipeParser, TrainingArguments, check_output_dir
 
@@ -43,5 +44,7 @@ def run_experiment(
         results = work_through(points, folder, partial(run, arguments=arguments))
         if None in results:
             print(f"{results.count(None)} runs are left to other processes; the last one of them reports")
-        else:
+            return
+        # Two processes may both find that all is done.
+        with FileLock(folder / "lock"):
             print(f"\n{report(folder, results)}")

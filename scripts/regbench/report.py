@@ -36,12 +36,12 @@ def format_table(best: list[dict[str, Any]]) -> str:
         "|" + " --- |" * 8,
     ]
     for result in sorted(best, key=lambda result: (result["num_automata"] or 0, result["tvd"])):
-        cells = [result[name] for name in ("num_automata", "num_parameters", "best_step", "validation_loss")]
-        number, parameters, step, loss = ["-" if cell is None else f"{cell:,}" for cell in cells[:3]] + cells[
-            3:
-        ]
+        number, parameters, step = (
+            "-" if result[name] is None else f"{result[name]:,}"
+            for name in ("num_automata", "num_parameters", "best_step")
+        )
         chosen = ", ".join(f"{name} {value}" for name, value in result["chosen"].items()) or "-"
-        loss = "-" if cells[3] is None else f"{cells[3]:.4f}"
+        loss = "-" if result["validation_loss"] is None else f"{result['validation_loss']:.4f}"
         row = [number, result["contestant"], parameters, chosen, step, loss]
         row += [f"{result['accuracy']:.3f}", f"{result['tvd']:.3f}"]
         lines.append(f"| {' | '.join(row)} |")
