@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 # Colours of Okabe and Ito, which colour-blind readers tell apart.
 BLUE, ORANGE, GREEN, PINK, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 GREY = "#808080"
+# The same kind of model, as configs call it, has the same colour in all pictures.
+COLOURS_OF_MODELS = {"mosaic": BLUE, "gpt2": ORANGE, "llama": GREEN, "bloom": PINK}
 
 
 def tidy(axes) -> None:

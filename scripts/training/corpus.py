@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +34,7 @@ def load_stories(arguments: DataArguments) -> tuple[Dataset, Dataset | None]:
     Raises:
         InputError: for data that is missing, empty or cannot be read; the message names the file and line.
     """
-    splits = _load_splits(arguments)
+    splits = load_splits(arguments)
     if arguments.train_split not in splits:
         raise InputError(f"{arguments.dataset}: no split {arguments.train_split!r}, only {', '.join(splits)}")
     train = splits[arguments.train_split]
@@ -49,7 +50,8 @@ def load_stories(arguments: DataArguments) -> tuple[Dataset, Dataset | None]:
     return held_out["train"], held_out["test"]
 
 
-def _load_splits(arguments: DataArguments) -> dict[str, Dataset]:
+def load_splits(arguments: DataArguments) -> dict[str, Dataset]:
+    """All splits that the data has, those of the embedded stories and of a single file called `train_split`."""
     source = Path(arguments.dataset).expanduser()
     if arguments.dataset == EMBEDDED_CORPUS:
         told = {"num_stories": arguments.num_stories, "seed": arguments.corpus_seed}
@@ -124,7 +126,7 @@ def read_stories(paths: list[str], text_column: str) -> Iterator[dict[str, str]]
     """The stories of some files, one after the other, without blank ones.
 
     A text file's stories end with `<|endoftext|>` if that occurs in it, else with a blank line. JSON lines
-    are objects with a column `text_column`, or plain strings.
+    are objects with a column `text_column`, or plain strings; a JSON file may also be one array of them.
 
     Raises:
         InputError: for a file that cannot be read or holds no story.
@@ -163,21 +165,36 @@ def _read_text(path: str, text_column: str) -> Iterator[str]:
         yield "".join(story).strip()
 
 
-def _read_json_lines(path: str, text_column: str) -> Iterator[str]:
+def _read_json(path: str, text_column: str) -> Iterator[str]:
     with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
+        is_array = next((line.lstrip()[0] for line in file if line.strip()), "") == "["
+        file.seek(0)
+        for place, record in (_parse_array if is_array else _parse_lines)(path, file):
+            story = record.get(text_column) if isinstance(record, dict) else record
+            if not isinstance(story, str):
+                found = f", only {', '.join(record)}" if isinstance(record, dict) else ""
+                raise InputError(
+                    f"{path}, {place}: neither a string nor an object with a string {text_column!r}{found}"
+                )
+            yield story.strip()
+
+
+def _parse_array(path: str, file: TextIO) -> Iterator[tuple[str, Any]]:
+    try:
+        records = json.load(file)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
+    yield from ((f"item {number}", record) for number, record in enumerate(records, start=1))
+
+
+def _parse_lines(path: str, file: TextIO) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(file, start=1):
+        if line.strip():
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}, line {number}: not JSON: {error.msg}") from error
-            story = record.get(text_column) if isinstance(record, dict) else record
-            if not isinstance(story, str):
-                raise InputError(
-                    f"{path}, line {number}: neither a string nor an object with a string {text_column!r}"
-                )
-            yield story
+            yield f"line {number}", record
 
 
 def _read_parquet(path: str, text_column: str) -> Iterator[str]:
@@ -193,7 +210,7 @@ def _read_parquet(path: str, text_column: str) -> Iterator[str]:
 
 READERS = {
     ".txt": _read_text,
-    ".jsonl": _read_json_lines,
-    ".json": _read_json_lines,
+    ".jsonl": _read_json,
+    ".json": _read_json,
     ".parquet": _read_parquet,
 }

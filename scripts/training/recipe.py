@@ -148,15 +148,23 @@ class RecipeParser(HfArgumentParser):
         Raises:
             InputError: for an unreadable recipe, an unknown option, or a value of the wrong type or range.
         """
-        recipe, rest = self.parse_args(argv).recipe, list(argv)
+        groups, unknown = self.parse_known(argv)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return groups
+
+    def parse_known(self, argv: Sequence[str]) -> tuple[tuple[Any, ...], list[str]]:
+        """`parse`, and what follows the recipe in `argv` without belonging to any group."""
+        recipe, rest = self.parse_known_args(argv)[0].recipe, list(argv)
         rest.remove(recipe)
         argv = [recipe, *self._read_recipe(Path(recipe)), *rest]
         try:
-            return self.parse_args_into_dataclasses(argv, look_for_args_file=False)[
-                : len(self.dataclass_types)
-            ]
+            parsed = self.parse_args_into_dataclasses(
+                argv, return_remaining_strings=True, look_for_args_file=False
+            )
         except ValueError as error:
             raise InputError(error) from error
+        return parsed[: len(self.dataclass_types)], parsed[-1]
 
     def _read_recipe(self, path: Path) -> list[str]:
         try:

@@ -34,12 +34,22 @@ def as_json_lines(stories, column="text"):
         ("blank.txt", "A.\nAa.\n\nB.\n \n\nC.", ["A.\nAa.", "B.", "C."]),
         ("objects.jsonl", as_json_lines(STORIES), STORIES),
         ("strings.json", "\n\n".join(json.dumps(story) for story in STORIES), STORIES),
+        ("array.json", json.dumps([{"text": story, "source": "x"} for story in STORIES]), STORIES),
+        ("indented.json", "\n" + json.dumps(STORIES, indent=1), STORIES),
     ],
 )
 def test_reads_files(tmp_path, name, content, expected):
     train, validation = load(write(tmp_path / name, content))
     assert train["text"][:] == expected
     assert validation is None
+
+
+def test_reads_stories_with_their_instructions(tmp_path):
+    """As TinyStories_all_data has them."""
+    records = [{"story": f"\n\n{story}", "instruction": {"words": ["a"]}, "source": ""} for story in STORIES]
+    for number, record in enumerate(records):
+        write(tmp_path / f"data{number:02}.json", json.dumps([record]))
+    assert load(tmp_path, text_column="story")[0]["text"][:] == STORIES
 
 
 def test_reads_parquet_columns(tmp_path):
@@ -102,6 +112,9 @@ def test_a_changed_file_is_read_again(tmp_path):
             "number.jsonl, line 1: neither a string nor an object with a string 'text'",
         ),
         ("other.jsonl", b'{"story": "b"}', "other.jsonl, line 1: neither"),
+        ("other.json", b'["a",\n{"story": "b", "id": 3}]', "item 2: neither a string nor an object with a "),
+        ("columns.json", b'[{"story": "b", "id": 3}]', "a string 'text', only story, id"),
+        ("array.json", b'["a",\n"b"', "array.json, line 2: not JSON"),
         ("fake.parquet", b"PAR1 it is not", "fake.parquet: not a parquet file"),
         ("zero.parquet", b"", "zero.parquet: not a parquet file"),
         ("image.png", b"\x89PNG", "image.png: unknown kind of data file"),

@@ -1,0 +1,114 @@
+"""The command line of programs that look at trained models, and the models that it names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from training.errors import InputError
+from training.model import load_trained
+from training.tokenizer import load_tokenizer
+from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class ModelsParser(HfArgumentParser):
+    """Parses `MODEL [MODEL ...] [--option value ...]`; `groups` are the dataclasses of the options."""
+
+    def __init__(self, *groups: type, description: str):
+        super().__init__(groups, description=description, allow_abbrev=False)
+        self.add_argument("models", nargs="+", help="folders or Hub ids of trained models")
+
+    def error(self, message: str):
+        raise InputError(message)
+
+    def parse(self, argv: Sequence[str]) -> tuple[list[str], Any]:
+        """The models, and the groups of options, each an object of its class.
+
+        Raises:
+            InputError: for an unknown option, a value of the wrong type or range, or a model named twice.
+        """
+        try:
+            *groups, others, unknown = self.parse_args_into_dataclasses(
+                list(argv), return_remaining_strings=True, look_for_args_file=False
+            )
+        except ValueError as error:
+            raise InputError(error) from error
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        for model in others.models:
+            if others.models.count(model) > 1:
+                raise InputError(f"models: {model} is named twice")
+        return others.models, *groups
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A trained model under a short name; models of the same `architecture` differ only in their weights."""
+
+    name: str
+    architecture: str
+    model: PreTrainedModel
+
+
+def load_contestants(
+    models: list[str], device: str | None, dtype: str, **options
+) -> tuple[list[Contestant], PreTrainedTokenizerBase]:
+    """Loads the models, in evaluation mode, and the tokenizer that they must share.
+
+    Args:
+        models (`list[str]`): folders or Hub ids.
+        device (`str`, *optional*): where to; the accelerator if there is one, else the CPU.
+        dtype (`str`): of the weights, as in `from_pretrained`.
+        options: further ones for `from_pretrained`.
+
+    Raises:
+        InputError: if one cannot be loaded, or if their tokenizers differ: their losses cannot be compared
+            token by token then.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    contestants = []
+    for model, name in zip(models, short_names(models), strict=True):
+        network = load_trained(model, dtype=dtype, **options).eval()
+        tokenizer, _ = load_tokenizer(model)
+        if not contestants:
+            shared = tokenizer
+        elif tokenizer.get_vocab() != shared.get_vocab():
+            raise InputError(f"models: {models[0]} and {model} have different tokenizers")
+        try:
+            network.to(device or accelerator)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"device {device}: {error}") from error
+        contestants.append(Contestant(name, describe_architecture(network), network))
+    return contestants, shared
+
+
+def short_names(models: list[str]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    parts = [Path(model).absolute().parts for model in models]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(path[-length:]) for path in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def describe_architecture(model: PreTrainedModel) -> str:
+    """Kind, depth and size of a model: "mosaic, 2 layers, 724,664 parameters"."""
+    depth = model.config.num_hidden_layers
+    layers = f"{depth} layer{'' if depth == 1 else 's'}"
+    return f"{model.config.model_type}, {layers}, {model.num_parameters():,} parameters"
+
+
+def check_context(contestants: list[Contestant], context: int) -> None:
+    """Refuses rows that a model has no positions for.
+
+    Raises:
+        InputError: if a model with a table of positions has fewer than `context` tokens need.
+    """
+    for contestant in contestants:
+        config = contestant.model.config
+        if config.model_type == "gpt2" and config.n_positions < context:
+            raise InputError(
+                f"{contestant.name}: its {config.n_positions} positions are fewer than {context}"
+            )

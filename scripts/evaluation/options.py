@@ -1,0 +1,49 @@
+"""The options of `evaluate.py`; where the text comes from is said as in `train.py`."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class EvaluationArguments:
+    """What is measured, on how much text, and where it is written."""
+
+    output_dir: str = field(
+        default="runs/evaluation", metadata={"help": "Folder for the tables, the pictures and their data."}
+    )
+    other_text: str | None = field(
+        default=None,
+        metadata={
+            "help": "Text unlike the training data, to measure on as well: a file, a folder or a Hub dataset "
+            "id, read as `dataset` is, without its `dataset_config`."
+        },
+    )
+    num_rows: int = field(
+        default=1000, metadata={"help": "Rows of block_size tokens to measure on at most, of each text."}
+    )
+    num_documents: int = field(
+        default=2000, metadata={"help": "Documents to measure on at most, of each text."}
+    )
+    num_segments: int = field(
+        default=200, metadata={"help": "Random segments to repeat; 0 leaves the induction probe out."}
+    )
+    segment_size: int = field(default=50, metadata={"help": "Tokens of a random segment."})
+    max_new_tokens: int = field(
+        default=60, metadata={"help": "Tokens to continue each prompt with; 0 leaves the prompts out."}
+    )
+    temperature: float = field(default=1.0, metadata={"help": "Temperature of the sampled continuations."})
+    evaluation_seed: int = field(
+        default=0, metadata={"help": "Seed of random segments, sampled texts and bootstrap."}
+    )
+    batch_size: int = field(default=16, metadata={"help": "Rows at a time."})
+    device: str | None = field(
+        default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one."}
+    )
+    dtype: str = field(default="auto", metadata={"help": "Of the weights, auto: as they were saved."})
+
+    def __post_init__(self):
+        least = {"num_rows": 2, "num_documents": 2, "num_segments": 0, "segment_size": 2, "max_new_tokens": 0}
+        for name, bound in (least | {"batch_size": 1, "evaluation_seed": 0}).items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} must be at least {bound}, not {getattr(self, name)}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, not {self.temperature}")
