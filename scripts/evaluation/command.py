@@ -50,6 +50,11 @@ class Contestant:
     architecture: str
     model: PreTrainedModel
 
+    def has_positions(self, context: int) -> bool:
+        """Whether rows of `context` tokens fit into its table of positions, if it has one."""
+        config = self.model.config
+        return config.model_type != "gpt2" or config.n_positions >= context
+
 
 def load_contestants(
     models: list[str], device: str | None, dtype: str, **options
@@ -79,7 +84,7 @@ def load_contestants(
             network.to(device or accelerator)
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {device}: {error}") from error
-        contestants.append(Contestant(name, describe_architecture(network), network))
+        contestants.append(Contestant(name, name_architecture(network, name, contestants), network))
     return contestants, shared
 
 
@@ -100,6 +105,16 @@ def describe_architecture(model: PreTrainedModel) -> str:
     return f"{model.config.model_type}, {layers}, {model.num_parameters():,} parameters"
 
 
+def name_architecture(model: PreTrainedModel, name: str, others: list[Contestant]) -> str:
+    """That of a model with the same config if there is one, else a description that no other model has."""
+    for other in others:
+        if other.model.config.to_diff_dict() == model.config.to_diff_dict():
+            return other.architecture
+    description = describe_architecture(model)
+    is_taken = description in (other.architecture for other in others)
+    return f"{description} ({name})" if is_taken else description
+
+
 def check_context(contestants: list[Contestant], context: int) -> None:
     """Refuses rows that a model has no positions for.
 
@@ -107,8 +122,5 @@ def check_context(contestants: list[Contestant], context: int) -> None:
         InputError: if a model with a table of positions has fewer than `context` tokens need.
     """
     for contestant in contestants:
-        config = contestant.model.config
-        if config.model_type == "gpt2" and config.n_positions < context:
-            raise InputError(
-                f"{contestant.name}: its {config.n_positions} positions are fewer than {context}"
-            )
+        if not contestant.has_positions(context):
+            raise InputError(f"{contestant.name}: its positions are fewer than the {context} that rows need")

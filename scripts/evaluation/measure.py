@@ -13,8 +13,7 @@ from evaluation.prompts import PROMPTS, continue_prompts, format_html, format_ma
 from evaluation.report import ARRAYS, RESULTS, bin_positions, draw_positions, format_report
 from evaluation.texts import Text, load_in_distribution, load_other
 from experiments.figures import save_figure
-from training.errors import InputError
-from training.files import write_arrays, write_json, write_text
+from training.files import make_folder, write_arrays, write_json, write_text
 from training.recipe import DataArguments
 from transformers import PreTrainedTokenizerBase
 
@@ -75,20 +74,6 @@ def longest_row(
         )
         lengths.append(longest + evaluation.max_new_tokens)
     return max(lengths)
-
-
-def make_folder(output_dir: str) -> Path:
-    """Creates the folder for the results.
-
-    Raises:
-        InputError: if that is not possible.
-    """
-    folder = Path(output_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output_dir {folder}: cannot be written: {error.strerror}") from error
-    return folder
 
 
 def measure_text(

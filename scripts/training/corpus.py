@@ -51,7 +51,7 @@ def load_stories(arguments: DataArguments) -> tuple[Dataset, Dataset | None]:
 
 
 def load_splits(arguments: DataArguments) -> dict[str, Dataset]:
-    """All splits that the data has, those of the embedded stories and of a single file called `train_split`."""
+    """All splits of the data; a single file and the embedded stories are `train_split`."""
     source = Path(arguments.dataset).expanduser()
     if arguments.dataset == EMBEDDED_CORPUS:
         told = {"num_stories": arguments.num_stories, "seed": arguments.corpus_seed}

@@ -6,6 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from training.errors import InputError
+
+
+def make_folder(folder: str | os.PathLike) -> Path:
+    """Creates an output folder if it is not there.
+
+    Raises:
+        InputError: if that is not possible.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output_dir {folder}: cannot be written: {error.strerror}") from error
+    return folder
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

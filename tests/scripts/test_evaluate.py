@@ -135,7 +135,7 @@ def test_wrong_options(options, message, trained, tmp_path, read_error):
 def test_wrong_models(trained, gpt2, recipe, tmp_path, read_error):
     assert "named twice" in read_error(evaluate.main, trained, trained, *SHORT)
     message = read_error(evaluate.main, trained, gpt2, *SHORT, "--block_size", "201")
-    assert "gpt2: its 200 positions are fewer than 201" in message
+    assert "gpt2: its positions are fewer than the 201 that rows need" in message
     other = tmp_path / "other"
     train.main([str(recipe), "--train_tokenizer", "310", "--output_dir", str(other), "--max_steps", "1"])
     assert "different tokenizers" in read_error(evaluate.main, trained, other, *SHORT)

@@ -1,0 +1,91 @@
+"""Measures all models at all contexts on the same sequences, and leaves what was found in a folder."""
+
+import numpy as np
+import torch
+from attention_maps.options import MapsArguments, choose_contexts
+from attention_maps.report import ARRAYS, write_report
+from attention_maps.scores import average_scores
+from attention_maps.windows import Windows, spread_windows
+from evaluation.command import Contestant, load_contestants
+from training.corpus import load_stories
+from training.errors import InputError
+from training.files import make_folder, write_arrays
+from training.recipe import DataArguments
+from training.rows import pack_rows
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from modeling_mosaic.modeling_mosaic import SCALAR_GAIN
+
+
+def measure_all(models: list[str], maps: MapsArguments, data: DataArguments) -> str:
+    """Measures, and writes arrays, summary and pictures into `output_dir`; returns what to print.
+
+    Raises:
+        InputError: for models, data or a folder that cannot be used, or if no model has the positions.
+    """
+    contexts = choose_contexts(maps, data)
+    contestants, tokenizer = load_contestants(models, maps.device, maps.dtype)
+    all_windows = [
+        spread_windows(read_stream(data, tokenizer, context), context, maps.num_sequences)
+        for context in contexts
+    ]
+    folder = make_folder(maps.output_dir)
+    arrays, results = {}, []
+    for windows in all_windows:
+        for contestant in fitting(contestants, windows.context):
+            result = {"name": contestant.name, "architecture": contestant.architecture}
+            results.append(result | describe(windows))
+            arrays |= measure(contestant, windows, maps)
+    if not results:
+        raise InputError(f"contexts {contexts}: no model has so many positions")
+    write_arrays(folder / ARRAYS, arrays)
+    return write_report(folder, results, data.block_size)
+
+
+def read_stream(data: DataArguments, tokenizer: PreTrainedTokenizerBase, context: int) -> np.ndarray:
+    """The validation stories as packed for training, all rows of `context` tokens in a row.
+
+    Raises:
+        InputError: if there are no validation stories, or too few for one row.
+    """
+    _, stories = load_stories(data)
+    if stories is None:
+        raise InputError(f"{data.dataset}: has no validation stories; set validation_fraction above 0")
+    rows = pack_rows(stories, tokenizer, context, data.preprocessing_workers)
+    return rows.with_format("numpy")[:]["input_ids"].ravel()
+
+
+def fitting(contestants: list[Contestant], context: int) -> list[Contestant]:
+    """Those that have positions for `context` tokens; says who has not."""
+    fit = [contestant for contestant in contestants if contestant.has_positions(context)]
+    for contestant in contestants:
+        if contestant not in fit:
+            print(f"{contestant.name} has no positions for {context} tokens: left out there")
+    return fit
+
+
+def describe(windows: Windows) -> dict[str, int]:
+    """Numbers for the summary: tokens a sequence, sequences, and tokens of the stream they are cut from."""
+    return {
+        "context": windows.context,
+        "num_sequences": len(windows),
+        "num_tokens": len(windows.stream_L),
+    }
+
+
+def measure(contestant: Contestant, windows: Windows, maps: MapsArguments) -> dict[str, np.ndarray]:
+    """Mean and spread of the scores `(layers, heads, context)`, for a mosaic lambda `(layers, heads)` too."""
+    place = f"{contestant.name}/{windows.context}"
+    label = f"{contestant.name}, {windows.context} tokens"
+    mean_NHT, std_NHT = average_scores(contestant.model, windows, maps.batch_size, maps.chunk_size, label)
+    arrays = {f"{place}/mean": mean_NHT, f"{place}/std": std_NHT}
+    if contestant.model.config.model_type == "mosaic":
+        arrays[f"{place}/lambda"] = read_coefficients(contestant.model)
+    return arrays
+
+
+def read_coefficients(model: PreTrainedModel) -> np.ndarray:
+    """How much of the average of its keys each contextual memory keeps, `lambda (layers, heads)`."""
+    norms = [layer.contextual_memory.key_extractor.leaky_norm for layer in model.base_model.layers]
+    leak_NH = SCALAR_GAIN * torch.stack([norm.leak.detach().cpu().double() for norm in norms])
+    return torch.exp(-leak_NH.abs()).numpy()
