@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from training.bigram import bigram_loss
 from training.corpus import load_stories
 from training.errors import InputError
 from training.model import build_model, is_trained
+from training.ngram import ngram_loss
 from training.recipe import DataArguments, ModelArguments, TrainingArguments, check_output_dir
 from training.report import extract_curve, summarise, write_report
 from training.rows import collate_rows, pack_rows
@@ -107,7 +107,7 @@ def report(
     bigram = None
     if validation_rows is not None:
         fitted = train_rows.select(range(min(len(train_rows), BIGRAM_TOKENS // block_size)))
-        bigram = bigram_loss(_as_array(fitted), _as_array(validation_rows), vocab_size)
+        bigram = ngram_loss(_as_array(fitted), _as_array(validation_rows), vocab_size, order=2)
     args = trainer.args
     rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     curve = extract_curve(trainer.state.log_history, rows_per_step * block_size, bigram)
