@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stories.plots_animals import ANIMALS
@@ -28,6 +28,9 @@ from stories.roles import Beat, Cast, Fork, Plot
 from stories.vocabulary import PHRASES
 
 PLOTS: tuple[Plot, ...] = (*JOURNEYS, *MAKING, *LESSONS, *FRIENDS, *ANIMALS, *WONDERS)
+
+# How often a paragraph ends between two beats: a story has one paragraph, or some, or many.
+BREAK_CHANCES = (0.0, 0.5, 0.7)
 
 _PHRASE = re.compile(r"<(\w+)>")
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
@@ -55,10 +58,11 @@ def _realise(text: str, cast: Cast, rng: random.Random) -> str:
             return text
 
 
-def _tell(beats: Sequence[Beat], cast: Cast, rng: random.Random) -> Iterator[str]:
+def tell_beats(beats: Sequence[Beat], cast: Cast, rng: random.Random) -> Iterator[str]:
+    """One wording of each beat, with all marks replaced: whole sentences."""
     for beat in beats:
         if isinstance(beat, Fork):
-            yield from _tell(beat.branches[cast[beat.role]], cast, rng)
+            yield from tell_beats(beat.branches[cast[beat.role]], cast, rng)
         else:
             told = _realise(rng.choice(beat), cast, rng)
             yield _SENTENCE_START.sub(lambda match: match[1] + match[2].upper(), told)
@@ -77,11 +81,17 @@ def compose_story(rng: random.Random) -> Story:
     cast: Cast = {}
     for role, draw in plot.roles.items():
         cast[role] = draw(rng, cast)
-    break_chance = rng.choice((0.0, 0.5, 0.7))
+    break_chance = rng.choice(BREAK_CHANCES)
+    text = join_parts(tell_beats(plot.beats, cast, rng), rng, break_chance)
+    return Story(text, plot.name, cast)
+
+
+def join_parts(parts: Iterable[str], rng: random.Random, break_chance: float) -> str:
+    """The parts of a story, one after the other, each on a line of its own with this chance."""
     text = ""
-    for part in _tell(plot.beats, cast, rng):
+    for part in parts:
         text += ("\n" if rng.random() < break_chance else " ") + part
-    return Story(text.strip(), plot.name, cast)
+    return text.strip()
 
 
 def tell_story(rng: random.Random) -> str:

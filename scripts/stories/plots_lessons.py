@@ -190,7 +190,7 @@ SHARING = Plot(
                         "A small boy looked hungry too, so {hero} gave him one as well. That left "
                         "{count.two_less}.",
                         "{hero} gave one to {friend} and kept {count.one_less}. Then a bird hopped up to "
-                        "them and looked so sad that {hero} gave it one, too. Now there were only "
+                        "them and looked so sad that {hero} gave it one, too. That left only "
                         "{count.two_less} in the bag.",
                     ),
                     (

@@ -1,0 +1,96 @@
+"""What is cut from a language model's story, and which stories are thrown away."""
+
+import re
+from collections import Counter
+
+
+def _heading(names: str) -> re.Pattern:
+    """One of the names and a colon, at the beginning of a line or after a sentence."""
+    before = r"(?:^|(?<=[.!?]\s)|(?<=[.!?][\"”]\s)|(?<=\())"
+    return re.compile(rf"{before}(?:{names}):", re.IGNORECASE | re.MULTILINE)
+
+
+# Each takes away itself and what comes after it.
+CUTS = {
+    "##": re.compile("##"),
+    "note": _heading("(?:author's )?notes?"),
+    "words": _heading("(?:(?:used|key|simple|new) )?words(?: used)?|vocabulary"),
+    "the end": re.compile(r"\bT(?:he End|HE END)\b|\bThe end(?=[.!]|\s*$)"),
+    "moral of the story": re.compile(
+        r"\b(?:the )?(?:moral|lesson)(?: value| lesson)? (?:of|in|from) (?:the|this) (?:story|tale)\b",
+        re.IGNORECASE,
+    ),
+    "moral": _heading("(?:the )?(?:moral|lesson)(?: value| lesson)?"),
+    "feature": _heading("conflict|(?:bad )?ending|(?:plot )?twist|dialogue|foreshadowing|features?|theme"),
+    "prompt": _heading("prompt|instructions?|summary|title|questions?"),
+    "user": re.compile(r"\bUser \d+:"),
+    "next request": re.compile(r"\[INST\]|</?s>|<\|"),
+}
+# A story with one of them is thrown away.
+DROPS = {
+    "link": re.compile("http"),
+    "rule ==": re.compile("=="),
+    "rule ---": re.compile("---"),
+    "HTML": re.compile("&quot|&nbsp"),
+    "sign": re.compile(r"[\\*#<>%^/@+]"),
+    "bracket": re.compile(r"[()\[\]{}]"),
+}
+
+_REQUEST_END = "[/INST]"
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’]*(?=\s|$)")
+
+
+def clean_story(raw: str) -> tuple[str | None, list[str]]:
+    """A model's story without what does not belong to it.
+
+    Args:
+        raw (`str`): what the model wrote, maybe after the request and its end, "[/INST]".
+
+    Returns:
+        `tuple[str | None, list[str]]`: the story, `None` if it is thrown away; and the rules that changed it,
+            the last one being that which threw it away.
+    """
+    text, used = after_request(raw), []
+    for name, pattern in CUTS.items():
+        if match := pattern.search(text):
+            text = text[: match.start()]
+            used.append(f"cut at {name}")
+    text = join_paragraphs(text).strip()
+    if not text:
+        return None, [*used, "dropped: empty"]
+    for name, pattern in DROPS.items():
+        if pattern.search(text):
+            return None, [*used, f"dropped: {name}"]
+    whole = cut_to_sentence(text)
+    if whole != text:
+        used.append("cut to whole sentences" if whole else "dropped: no sentence")
+    return whole or None, used
+
+
+def clean_stories(raw: list[str]) -> tuple[list[str | None], Counter]:
+    """`clean_story` of each, and how many stories each rule changed."""
+    stories, counts = [], Counter()
+    for text in raw:
+        story, used = clean_story(text)
+        stories.append(story)
+        counts.update(used)
+    return stories, counts
+
+
+def after_request(text: str) -> str:
+    """What comes after the end of the request, if that is there."""
+    return text.split(_REQUEST_END, 1)[-1].strip()
+
+
+def join_paragraphs(text: str) -> str:
+    """The text with a space instead of each blank line."""
+    return re.sub(r"\n\s*\n\s*", " ", text)
+
+
+def cut_to_sentence(text: str) -> str:
+    """The text up to the last sentence end outside quotation marks; all of it if it ends with a sentence."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    if ends and ends[-1] == len(text):
+        return text
+    whole = (end for end in reversed(ends) if text.count('"', 0, end) % 2 == 0)
+    return text[: next(whole, 0)]
