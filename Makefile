@@ -31,7 +31,7 @@ comparison: install
 	for depth in 1 2 4; do $(BIN)/python scripts/evaluate.py $(COMPARISON)/gpt2-$$depth-seed? \
 	    $(COMPARISON)/mosaic-$$depth-seed? $(DATA) $(if $(OTHER_TEXT),--other_text $(OTHER_TEXT)) \
 	    --output_dir $(COMPARISON)/evaluation-$$depth || exit; done
-	$(BIN)/python scripts/run_attention_maps.py $(COMPARISON)/*-1-seed? $(DATA) --output_dir $(COMPARISON)/maps
+	$(BIN)/torchrun --nproc-per-node 2 scripts/run_attention_maps.py $(COMPARISON)/*-1-seed? $(DATA) --output_dir $(COMPARISON)/maps
 
 # One thread each, as the workers share the cores.
 test: install

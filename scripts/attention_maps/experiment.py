@@ -1,5 +1,8 @@
 """Measures all models at all contexts on the same sequences, and leaves what was found in a folder."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from attention_maps.options import MapsArguments, choose_contexts
@@ -7,6 +10,9 @@ from attention_maps.report import ARRAYS, write_report
 from attention_maps.scores import average_scores
 from attention_maps.windows import Windows, spread_windows
 from evaluation.command import Contestant, load_contestants
+from experiments.points import ARRAYS as POINT_ARRAYS
+from experiments.points import Point, leave_group, work_through
+from filelock import FileLock
 from training.corpus import load_stories
 from training.errors import InputError
 from training.files import make_folder, write_arrays
@@ -18,28 +24,39 @@ from modeling_mosaic.modeling_mosaic import SCALAR_GAIN
 
 
 def measure_all(models: list[str], maps: MapsArguments, data: DataArguments) -> str:
-    """Measures, and writes arrays, summary and pictures into `output_dir`; returns what to print.
+    """Measures what is not measured yet; then writes summary and pictures into `output_dir`.
+
+    Several processes share the work; what is done is kept when the same is asked for again.
+
+    Returns:
+        `str`: what to print.
 
     Raises:
         InputError: for models, data or a folder that cannot be used, or if no model has the positions.
     """
+    leave_group()
     contexts = choose_contexts(maps, data)
     contestants, tokenizer = load_contestants(models, maps.device, maps.dtype)
-    all_windows = [
-        spread_windows(read_stream(data, tokenizer, context), context, maps.num_sequences)
-        for context in contexts
-    ]
-    folder = make_folder(maps.output_dir)
-    arrays, results = {}, []
-    for windows in all_windows:
-        for contestant in fitting(contestants, windows.context):
-            result = {"name": contestant.name, "architecture": contestant.architecture}
-            results.append(result | describe(windows))
-            arrays |= measure(contestant, windows, maps)
-    if not results:
+    work = {}
+    for context in contexts:
+        stream = read_stream(data, tokenizer, context)
+        windows = spread_windows(stream, context, maps.num_sequences)
+        for contestant in fitting(contestants, context):
+            options = {"dataset": data.dataset, "dtype": maps.dtype, **describe(contestant, windows)}
+            work[Point(f"{contestant.name}/{context}", options)] = contestant, windows
+    if not work:
         raise InputError(f"contexts {contexts}: no model has so many positions")
-    write_arrays(folder / ARRAYS, arrays)
-    return write_report(folder, results, data.block_size)
+    folder = make_folder(maps.output_dir)
+    results = work_through(list(work), folder, lambda point, place: measure(*work[point], maps, place))
+    if None in results:
+        return f"{results.count(None)} measurements are left to other processes; the last one of them reports"
+    with FileLock(folder / "lock"):
+        arrays = {}
+        for result in results:
+            with np.load(folder / result["name"] / POINT_ARRAYS) as saved:
+                arrays |= {f"{result['name']}/{name}": saved[name] for name in saved.files}
+        write_arrays(folder / ARRAYS, arrays)
+        return write_report(folder, results, data.block_size)
 
 
 def read_stream(data: DataArguments, tokenizer: PreTrainedTokenizerBase, context: int) -> np.ndarray:
@@ -64,24 +81,26 @@ def fitting(contestants: list[Contestant], context: int) -> list[Contestant]:
     return fit
 
 
-def describe(windows: Windows) -> dict[str, int]:
-    """Numbers for the summary: tokens a sequence, sequences, and tokens of the stream they are cut from."""
+def describe(contestant: Contestant, windows: Windows) -> dict[str, Any]:
+    """For the summary: the model, its sequences, and the length of the stream that they are cut from."""
     return {
+        "contestant": contestant.name,
+        "architecture": contestant.architecture,
         "context": windows.context,
         "num_sequences": len(windows),
         "num_tokens": len(windows.stream_L),
     }
 
 
-def measure(contestant: Contestant, windows: Windows, maps: MapsArguments) -> dict[str, np.ndarray]:
-    """Mean and spread of the scores `(layers, heads, context)`, for a mosaic lambda `(layers, heads)` too."""
-    place = f"{contestant.name}/{windows.context}"
+def measure(contestant: Contestant, windows: Windows, maps: MapsArguments, folder: Path) -> dict[str, Any]:
+    """Leaves mean and spread of the scores `(layers, heads, context)` and a mosaic's lambda in `folder`."""
     label = f"{contestant.name}, {windows.context} tokens"
     mean_NHT, std_NHT = average_scores(contestant.model, windows, maps.batch_size, maps.chunk_size, label)
-    arrays = {f"{place}/mean": mean_NHT, f"{place}/std": std_NHT}
+    arrays = {"mean": mean_NHT, "std": std_NHT}
     if contestant.model.config.model_type == "mosaic":
-        arrays[f"{place}/lambda"] = read_coefficients(contestant.model)
-    return arrays
+        arrays["lambda"] = read_coefficients(contestant.model)
+    write_arrays(folder / POINT_ARRAYS, arrays)
+    return {}
 
 
 def read_coefficients(model: PreTrainedModel) -> np.ndarray:

@@ -27,7 +27,7 @@ def draw_maps(results: list[dict[str, Any]], arrays: dict[str, np.ndarray], bloc
 
     Args:
         results (`list[dict]`): `name`, `architecture` and `context`, the same context in all.
-        arrays (`dict`): `NAME/CONTEXT/mean (layers, heads, context)`.
+        arrays (`dict`): `NAME/mean (layers, heads, context)`.
         block_size (`int`): positions further back than the last ones so many are shaded.
     """
     shown = pick_first(results)
@@ -41,7 +41,7 @@ def draw_maps(results: list[dict[str, Any]], arrays: dict[str, np.ndarray], bloc
         squeeze=False,
     )
     for panel, result in zip(axes.flat, shown, strict=False):
-        mean_NHT = arrays[f"{result['name']}/{result['context']}/mean"]
+        mean_NHT = arrays[f"{result['name']}/mean"]
         _draw_heads(panel, mean_NHT.reshape(-1, result["context"]), block_size)
         panel.set_title(result["architecture"], fontsize=10)
         panel.set_xlabel("position")
@@ -71,7 +71,7 @@ def _draw_heads(panel: plt.Axes, score_HT: np.ndarray, block_size: int) -> None:
 
 
 def _choose_limits(results: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> tuple[float, float]:
-    means = [arrays[f"{result['name']}/{result['context']}/mean"] for result in results]
+    means = [arrays[f"{result['name']}/mean"] for result in results]
     lowest = min(mean_NHT[mean_NHT > 0].min() for mean_NHT in means)
     return max(LEAST_SCORE, lowest / 2), min(1, 4 * max(mean_NHT.max() for mean_NHT in means))
 
@@ -91,7 +91,7 @@ def draw_recency(results: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -
         same = [result for result in results if result["architecture"] == first["architecture"]]
         _draw_bumps(row[0], same, "recency_share", "attention above plateau")
         _draw_bumps(row[1], same, "recency_reach", "tokens to half the excess")
-        mean_NHT = arrays[f"{first['name']}/{first['context']}/mean"]
+        mean_NHT = arrays[f"{first['name']}/mean"]
         _draw_recent(figure, row[2], mean_NHT, np.array(first["heads"]["lambda"]))
         row[0].set_title(first["architecture"], fontsize=10)
         num_layers = len(first["heads"]["lambda"])

@@ -49,12 +49,12 @@ def write_report(folder: Path, results: list[dict[str, Any]], block_size: int) -
     """Adds measures to the results, and leaves summary, table and pictures in `folder`; returns the table.
 
     Args:
-        folder (`Path`): holds the arrays `NAME/CONTEXT/mean`, `/std` and for mosaics `/lambda`.
+        folder (`Path`): holds the arrays `NAME/mean`, `/std` and for mosaics `/lambda`.
         results (`list[dict]`): `name`, `architecture`, `context`, `num_sequences` and `num_tokens` of each.
         block_size (`int`): context of the training, marked in the pictures.
     """
     arrays = load_arrays(folder)
-    results = [result | summarise(arrays, f"{result['name']}/{result['context']}") for result in results]
+    results = [result | summarise(arrays, result["name"]) for result in results]
     write_json(folder / SUMMARY, {"block_size": block_size, "results": results})
     table = format_tables(results)
     write_text(folder / TABLE, table)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Point:
     """One run: the `name` of its folder, and the `options` that its result depends on."""
 
     name: str
-    options: dict[str, Any]
+    options: dict[str, Any] = field(hash=False)
 
 
 def leave_group() -> None:

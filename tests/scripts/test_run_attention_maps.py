@@ -33,21 +33,36 @@ def test_what_a_run_leaves(trained, transformers_too, tmp_path, capsys):
     assert "gpt2 has no positions for 192 tokens" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "maps").iterdir()}
     pictures = {f"{kind}-{context}.png" for kind in ("maps", "recency") for context in (64, 192)}
-    assert names == pictures | {"scores.npz", "summary.json", "summary.md"}
+    models = {trained.name, "gpt2", "bloom"}
+    assert names == pictures | models | {"scores.npz", "summary.json", "summary.md", "lock"}
     results = json.loads((tmp_path / "maps" / "summary.json").read_text())["results"]
     name = trained.name
-    assert [(result["name"], result["context"]) for result in results] == [
+    assert [(result["contestant"], result["context"]) for result in results] == [
         *((each, 64) for each in (name, "gpt2", "bloom")),
         *((each, 192) for each in (name, "bloom")),
     ]
     assert all(result["num_sequences"] == 10 for result in results)
     with np.load(tmp_path / "maps" / "scores.npz") as arrays:
         for result in results:
-            mean_NHT = arrays[f"{result['name']}/{result['context']}/mean"]
-            num_layers = 2 if result["name"] == name else 1
+            mean_NHT = arrays[f"{result['name']}/mean"]
+            num_layers = 2 if result["contestant"] == name else 1
             assert mean_NHT.shape == (num_layers, 4, result["context"])
             np.testing.assert_allclose(mean_NHT.sum(-1), 1, rtol=1e-6)
         assert arrays[f"{name}/64/lambda"].shape == (2, 4)
+
+
+def test_what_is_measured_is_kept_and_not_mixed(trained, tmp_path, read_error):
+    run([trained], tmp_path, "--contexts", "64", "--num_sequences", "10")
+    kept = tmp_path / trained.name / "64" / "arrays.npz"
+    before = kept.stat().st_mtime_ns
+    run([trained], tmp_path, "--contexts", "64", "128", "--num_sequences", "10")
+    assert kept.stat().st_mtime_ns == before
+    contexts = [
+        result["context"] for result in json.loads((tmp_path / "summary.json").read_text())["results"]
+    ]
+    assert contexts == [64, 128]
+    argv = (trained, "--output_dir", tmp_path, *DATA, "--contexts", "64", "--num_sequences", "9")
+    assert "num_sequences 10, not 9" in read_error(run_attention_maps.main, *argv)
 
 
 def test_small_data_gives_all_its_windows(trained, tmp_path):

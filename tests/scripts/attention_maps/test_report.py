@@ -27,7 +27,7 @@ def saved(tmp_path):
         arrays |= {f"{name}/100/mean": mean_NHT, f"{name}/100/std": mean_NHT}
         if name in lambdas:
             arrays[f"{name}/100/lambda"] = np.array([lambdas[name]])
-        result = {"name": name, "architecture": f"{kind}, 1 layer", "context": 100}
+        result = {"name": f"{name}/100", "architecture": f"{kind}, 1 layer", "context": 100}
         results.append(result | {"num_sequences": 7, "num_tokens": 1000})
     write_arrays(tmp_path / "scores.npz", arrays)
     return tmp_path, results, arrays
@@ -83,7 +83,7 @@ def test_numbers_that_json_lacks(saved):
 def test_panels(saved):
     """A panel an architecture, of its first model; the unscored position of a mosaic is left out."""
     _, results, arrays = saved
-    assert [result["name"] for result in pick_first(results)] == ["mosaic-0", "llama"]
+    assert [result["name"] for result in pick_first(results)] == ["mosaic-0/100", "llama/100"]
     figure = draw_maps(results, arrays, block_size=50)
     assert [panel.get_title() for panel in figure.axes] == ["mosaic, 1 layer", "llama, 1 layer"]
     curves = [line for line in figure.axes[0].lines if len(line.get_ydata()) == 100]
