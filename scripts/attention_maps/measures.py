@@ -28,6 +28,20 @@ def far_to_near(score_HT: np.ndarray, first: int = 0) -> np.ndarray:
         return far_H / near_H
 
 
+def unevenness(score_HT: np.ndarray) -> np.ndarray:
+    """Coefficient of variation of attention along the positions that are not recent, but for position 0.
+
+    Of means over 16 positions each, since single ones vary with what stands there; 0 where attention is flat,
+    NaN where there is none.
+    """
+    score_HT = score_HT[..., 1:-RECENT]
+    num_blocks = score_HT.shape[-1] // RECENT
+    last_HT = score_HT[..., score_HT.shape[-1] - num_blocks * RECENT :]
+    mean_HN = last_HT.reshape(*last_HT.shape[:-1], num_blocks, RECENT).mean(-1)
+    with np.errstate(invalid="ignore"):
+        return mean_HN.std(-1) / mean_HN.mean(-1)
+
+
 def plateau(score_HT: np.ndarray) -> np.ndarray:
     """Median score of the positions that are not recent."""
     return np.median(score_HT[..., :-RECENT], axis=-1)

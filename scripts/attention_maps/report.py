@@ -11,6 +11,7 @@ from attention_maps.measures import (
     recency_reach,
     recency_share,
     sink_share,
+    unevenness,
 )
 from attention_maps.plot import draw_maps, draw_recency, format_correlation
 from experiments.figures import save_figure
@@ -21,6 +22,7 @@ MEASURES = {
     "sink_share": sink_share,
     "far_to_near": far_to_near,
     "far_to_near_without_0": lambda score_NHT: far_to_near(score_NHT, first=1),
+    "unevenness": unevenness,
     "recency_share": recency_share,
     "recency_reach": recency_reach,
 }
@@ -30,9 +32,10 @@ NOTES = f"""\
 Attention of the last position, averaged over sequences. Each line is one architecture, its measures taken
 over all heads of its models: the mean of shares, else the median; in brackets the range over heads. Far/near
 is the mean score in the far half of all positions but the last {RECENT}, over that in the near half.
+Unevenness is the coefficient of variation of scores, in means over {RECENT} positions, along those but for 0.
 
-| context | model | models | sequences | on position 0 | far/near | far/near without 0 |
-| --- | --- | --- | --- | --- | --- | --- |
+| context | model | models | sequences | on position 0 | far/near | far/near without 0 | unevenness |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 RECENCY_NOTES = f"""
 Recency bumps of mosaics, and Spearman's rank correlation, over the heads of a model (mean over models), of
@@ -116,7 +119,8 @@ def format_tables(results: list[dict[str, Any]]) -> str:
     lines, bumps = [], []
     for same in group(results):
         start = f"| {same[0]['context']:,} | {same[0]['architecture']} |"
-        cells = [_over_heads(same, name) for name in ("sink_share", "far_to_near", "far_to_near_without_0")]
+        names = ("sink_share", "far_to_near", "far_to_near_without_0", "unevenness")
+        cells = [_over_heads(same, name) for name in names]
         lines.append(f"{start} {len(same)} | {same[0]['num_sequences']:,} | {' | '.join(cells)} |\n")
         if "lambda" in same[0]["heads"]:
             names = ("recency_share", "recency_reach")

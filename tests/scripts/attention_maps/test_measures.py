@@ -8,6 +8,7 @@ from attention_maps.measures import (
     recency_reach,
     recency_share,
     sink_share,
+    unevenness,
 )
 
 CONTEXT = 116
@@ -38,6 +39,16 @@ def test_halves():
 
 def test_no_attention_in_either_half_has_no_ratio():
     assert np.isnan(far_to_near(np.eye(CONTEXT)[-1]))
+
+
+def test_unevenness():
+    """Bumps show, though both halves are alike; position 0, the recent ones and single positions do not."""
+    wave_T = 2 + np.sin(2 * np.pi * np.arange(CONTEXT) / 16)
+    wave_T[0], wave_T[-RECENT:] = 50, 50
+    assert unevenness(wave_T) == pytest.approx(0, abs=1e-12)
+    assert unevenness(FLAT) == pytest.approx(0, abs=1e-12)
+    blocks_T = np.concatenate([np.full(4, 9.0), np.repeat([1, 3, 1, 3, 1, 3], 16), np.full(RECENT, 100)])
+    assert unevenness(blocks_T) == 0.5
 
 
 def test_decay_shows_behind_a_sink():
