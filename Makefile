@@ -23,15 +23,16 @@ demo: install
 	$(BIN)/python scripts/train.py configuration/train/demo.yaml --output_dir $(DEMO)
 	$(BIN)/python scripts/generate.py $(DEMO) "Once upon a time" --temperature 0.5 --max_new_tokens 400
 
-# An hour of training on two cores, one thread for each run, and half an hour of measuring.
+# An hour of training on two cores, one thread for each run, and a quarter of an hour of measuring.
 comparison: export OMP_NUM_THREADS = 1
 comparison: DATA = --dataset $(STORIES) --num_stories 4000 --validation_fraction 0.05
 comparison: install
 	$(BIN)/torchrun --nproc-per-node 2 scripts/run_comparison.py configuration/comparison/small.yaml --dataset $(STORIES)
 	for depth in 1 2 4; do $(BIN)/python scripts/evaluate.py $(COMPARISON)/gpt2-$$depth-seed? \
-	    $(COMPARISON)/mosaic-$$depth-seed? $(DATA) $(if $(OTHER_TEXT),--other_text $(OTHER_TEXT)) \
-	    --output_dir $(COMPARISON)/evaluation-$$depth || exit; done
-	$(BIN)/torchrun --nproc-per-node 2 scripts/run_attention_maps.py $(COMPARISON)/*-1-seed? $(DATA) --output_dir $(COMPARISON)/maps
+	    $(COMPARISON)/[!g]*-$$depth-seed? $(DATA) $(if $(OTHER_TEXT),--other_text $(OTHER_TEXT)) \
+	    --num_rows 400 --num_documents 400 --output_dir $(COMPARISON)/evaluation-$$depth || exit; done
+	$(BIN)/torchrun --nproc-per-node 2 scripts/run_attention_maps.py $(COMPARISON)/*-1-seed? $(DATA) \
+	    --num_sequences 500 --output_dir $(COMPARISON)/maps
 
 # One thread each, as the workers share the cores.
 test: install

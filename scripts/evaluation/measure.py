@@ -89,8 +89,8 @@ def measure_text(
     weights_SD = bootstrap_weights(len(text.documents_N), evaluation.evaluation_seed)
     weights_SN = bootstrap_weights(len(text.rows_NT), evaluation.evaluation_seed)
     num_tokens_D = np.array([len(document) - 1 for document in text.documents_N])
-    halved = [document for document in text.documents_N if len(document) >= LEAST_TOKENS]
-    weights_SH = bootstrap_weights(len(halved), evaluation.evaluation_seed) if halved else None
+    long = [number for number, document in enumerate(text.documents_N) if len(document) >= LEAST_TOKENS]
+    weights_SH = bootstrap_weights(len(long), evaluation.evaluation_seed) if long else None
     by_document, by_row, figures, curves = {}, {}, {}, {}
     for contestant in contestants:
         model, size, label = contestant.model, evaluation.batch_size, f"{contestant.name}, {text.name}"
@@ -103,8 +103,9 @@ def measure_text(
             "perplexity": {name: float(np.exp(value)) for name, value in loss.items()},
             "loss_per_character": float(by_document[contestant.name].sum()) / text.num_characters,
         }
-        if halved:
-            figures[contestant.name] |= measure_halves(contestant, halved, size, weights_SH)
+        if long:
+            halved, whole = ([values[number] for number in long] for values in (text.documents_N, losses_D))
+            figures[contestant.name] |= measure_halves(contestant, halved, whole, size, weights_SH)
         curves[contestant.name] = by_row[contestant.name].mean(0)
     differences = {}
     for architecture, difference_D in differences_of(contestants, by_document).items():

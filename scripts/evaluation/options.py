@@ -21,7 +21,8 @@ class EvaluationArguments:
         default=1000, metadata={"help": "Rows of block_size tokens to measure on at most, of each text."}
     )
     num_documents: int = field(
-        default=2000, metadata={"help": "Documents to measure on at most, of each text."}
+        default=2000,
+        metadata={"help": "Documents, or pieces of long ones, to measure on at most, of each text."},
     )
     num_segments: int = field(
         default=200, metadata={"help": "Random segments to repeat; 0 leaves the induction probe out."}

@@ -64,7 +64,11 @@ def measure_induction(
 
 
 def measure_halves(
-    contestant: Contestant, sequences_N: list[np.ndarray], batch_size: int, weights_SN: np.ndarray
+    contestant: Contestant,
+    sequences_N: list[np.ndarray],
+    losses_N: list[np.ndarray],
+    batch_size: int,
+    weights_SN: np.ndarray,
 ) -> dict[str, Any]:
     """Losses on the first and the second half of each sequence, and on the second one alone.
 
@@ -74,6 +78,7 @@ def measure_halves(
     Args:
         contestant (`Contestant`): to measure.
         sequences_N (`list[np.ndarray]`): token ids.
+        losses_N (`list[np.ndarray]`): their `sequence_losses`.
         batch_size (`int`): rows at a time.
         weights_SN (`np.ndarray`): of the bootstrap over sequences.
 
@@ -86,11 +91,9 @@ def measure_halves(
         np.concatenate([sequence[:1], sequence[half:]])
         for sequence, half in zip(sequences_N, halves, strict=True)
     ]
-    label = f"{contestant.name}, halves"
-    whole = sequence_losses(contestant.model, sequences_N, batch_size, label)
-    alone = sequence_losses(contestant.model, alone_N, batch_size, label)
-    first = np.array([loss[: half - 1].sum() for loss, half in zip(whole, halves, strict=True)])
-    second = np.array([loss[half - 1 :].sum() for loss, half in zip(whole, halves, strict=True)])
+    alone = sequence_losses(contestant.model, alone_N, batch_size, f"{contestant.name}, halves")
+    first = np.array([loss[: half - 1].sum() for loss, half in zip(losses_N, halves, strict=True)])
+    second = np.array([loss[half - 1 :].sum() for loss, half in zip(losses_N, halves, strict=True)])
     lone = np.array([loss.sum() for loss in alone])
     num_second = np.array([len(sequence) - half for sequence, half in zip(sequences_N, halves, strict=True)])
     return {

@@ -59,6 +59,7 @@ def continue_prompts(
     seed: int,
 ) -> list[dict[str, str]]:
     """One record for each prompt: `kind`, `prompt`, and the model's `greedy` and `sampled` continuation."""
+    set_seed(seed)
     records = []
     for kind, prompts in PROMPTS.items():
         for prompt in tqdm(prompts, desc=f"{contestant.name}, {kind}", leave=False):
@@ -66,7 +67,6 @@ def continue_prompts(
                 contestant.model.device
             )
             options = {"max_new_tokens": max_new_tokens, "pad_token_id": tokenizer.eos_token_id}
-            set_seed(seed)
             greedy = contestant.model.generate(**inputs, do_sample=False, **options)
             sampled = contestant.model.generate(
                 **inputs, do_sample=True, temperature=temperature, top_k=0, **options

@@ -1,5 +1,6 @@
 """The texts that models are measured on, as documents and as rows of tokens."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -25,7 +26,7 @@ class Text:
         documents_N (`list[np.ndarray]`): tokens of each document with end of text in front and behind;
             those longer than a row in pieces, which share their border token.
         rows_NT (`np.ndarray` of shape `(rows, time)`): tokens of the documents one after the other.
-        num_characters (`int`): of the documents.
+        num_characters (`int`): of the documents, their pieces that are here.
     """
 
     name: str
@@ -82,13 +83,16 @@ def _make_text(
     context = rows_NT.shape[1]
     if len(rows_NT) < 2:
         raise InputError(f"{source}: fewer than two rows of block_size {context} tokens")
+    pieces_N = list(islice(_cut_documents(documents, tokenizer, context), num_documents))
+    num_characters = sum(len(tokenizer.decode(ids[1:], skip_special_tokens=True)) for ids in pieces_N)
+    return Text("/".join(Path(source).parts[-2:]), pieces_N, rows_NT.astype(np.int64), num_characters)
+
+
+def _cut_documents(
+    documents: Dataset, tokenizer: PreTrainedTokenizerBase, context: int
+) -> Iterator[np.ndarray]:
     end = [tokenizer.eos_token_id]
-    pieces_N, num_characters = [], 0
     for text in documents["text"]:
         ids = np.array(end + tokenizer(text, add_special_tokens=False)["input_ids"] + end)
         # Pieces share their border token, so that each token but the first is predicted once.
-        pieces_N += [ids[start : start + context] for start in range(0, len(ids) - 1, context - 1)]
-        num_characters += len(text)
-        if len(pieces_N) >= num_documents:
-            break
-    return Text("/".join(Path(source).parts[-2:]), pieces_N, rows_NT.astype(np.int64), num_characters)
+        yield from (ids[start : start + context] for start in range(0, len(ids) - 1, context - 1))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from evaluation.intervals import bootstrap_weights
+from evaluation.losses import sequence_losses
 from evaluation.probes import measure_halves, measure_induction, repeat_segments
 from training.tokenizer import load_tokenizer
 
@@ -44,7 +45,8 @@ def test_halves_of_sequences_that_repeat_themselves(repeater, length):
         np.array([0, *range(start, start + half - 1), *range(start, start + length - half)])
         for start in (1, 9, 20)
     ]
-    figures = measure_halves(repeater, sequences, 2, bootstrap_weights(3, 0))
+    losses = sequence_losses(repeater.model, sequences, 2, "")
+    figures = measure_halves(repeater, sequences, losses, 2, bootstrap_weights(3, 0))
     num_second = length - half
     # The second half's first token follows something that is new.
     known = (CHANCE + (num_second - 1) * SURE) / num_second
