@@ -18,6 +18,23 @@ from transformers.hf_argparser import string_to_bool
 from transformers.trainer_utils import get_last_checkpoint
 
 EMBEDDED_CORPUS = "stories"
+ON_HUB = "the Hub"
+# The Trainer's options that say what came of a run.
+RECORDED = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "optim",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "max_grad_norm",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "bf16",
+    "fp16",
+    "seed",
+)
 
 
 @dataclass
@@ -114,6 +131,11 @@ class TrainingArguments(HfTrainingArguments):
     def __post_init__(self):
         if not self.output_dir:
             raise ValueError("output_dir must name the folder for the trained model")
+        if self.hub_token is not None:
+            # The Trainer pickles its options, and uploads them.
+            raise ValueError("hub_token would be uploaded with training_args.bin; set HF_TOKEN instead")
+        if self.push_to_hub and self.hub_revision is not None:
+            raise ValueError(f"hub_revision {self.hub_revision}: only the main branch is uploaded to")
         super().__post_init__()
         # Pinning needs a device to pin for, and warns without one.
         self.dataloader_pin_memory &= torch.accelerator.is_available()
@@ -200,6 +222,28 @@ class RecipeParser(HfArgumentParser):
             # YAML reads the word `no`, as in `save_strategy: no`, as a boolean.
             value = "no"
         return [f"--{key}={value}"]
+
+
+def describe_recipe(
+    model: ModelArguments, data: DataArguments, training: TrainingArguments
+) -> dict[str, Any]:
+    """The options that say what came of a run, without the places of files on this machine."""
+    recipe = {"dataset": data.dataset}
+    if data.dataset == EMBEDDED_CORPUS:
+        recipe |= {"dataset_from": "the embedded grammar", "num_stories": data.num_stories}
+    elif Path(data.dataset).expanduser().exists():
+        recipe |= {"dataset": Path(data.dataset).absolute().name, "dataset_from": "local files"}
+    else:
+        recipe["dataset_from"] = ON_HUB
+    recipe["model"] = model.model if not Path(model.model).exists() else Path(model.model).absolute().name
+    if model.train_tokenizer is not None:
+        recipe["train_tokenizer"] = model.train_tokenizer
+    options = training.to_dict()
+    return recipe | {
+        "block_size": data.block_size,
+        **{name: options[name] for name in RECORDED},
+        "devices": training.world_size,
+    }
 
 
 def check_output_dir(arguments: TrainingArguments) -> None:

@@ -1,20 +1,31 @@
 """One training run, from the options to the folder with the trained model."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from hub_upload.push import push
 from training.corpus import load_stories
 from training.errors import InputError
+from training.hub import naming_hub_errors
 from training.model import build_model, is_trained
 from training.ngram import ngram_loss
-from training.recipe import DataArguments, ModelArguments, TrainingArguments, check_output_dir
+from training.recipe import (
+    DataArguments,
+    ModelArguments,
+    TrainingArguments,
+    check_output_dir,
+    describe_recipe,
+)
 from training.report import extract_curve, summarise, write_report
 from training.rows import collate_rows, pack_rows
 from training.tokenizer import load_tokenizer
 from transformers import PreTrainedTokenizerBase, Trainer, set_seed
+
+from modeling_mosaic.push_callback import PushModelCode
 
 # The bigram model sees no more tokens than this: a few seconds, and it is as good as it gets.
 BIGRAM_TOKENS = 20_000_000
@@ -38,14 +49,18 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
         raise InputError(
             f"eval_strategy {training.eval_strategy}: there are no validation stories; set it to no"
         )
-    trainer = Trainer(
-        network,
-        training,
-        data_collator=collate_rows,
-        train_dataset=train_rows,
-        eval_dataset=validation_rows,
-        processing_class=tokenizer,
-    )
+    # With push_to_hub, it makes the repository.
+    repo_id = training.hub_model_id or training.output_dir
+    with naming_hub_errors(repo_id) if training.push_to_hub else nullcontext():
+        trainer = Trainer(
+            network,
+            training,
+            data_collator=collate_rows,
+            train_dataset=train_rows,
+            eval_dataset=validation_rows,
+            processing_class=tokenizer,
+            callbacks=[PushModelCode()],
+        )
     if trainer.is_world_process_zero():
         print(
             f"{len(train_rows):,} rows of {data.block_size} tokens to train on; tokenizer: {origin}",
@@ -62,9 +77,12 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
         "steps": trainer.state.global_step,
         "seconds": metrics["train_runtime"],
         "tokens_per_second": metrics["train_samples_per_second"] * data.block_size,
+        "recipe": describe_recipe(model, data, training),
     }
     if trainer.is_world_process_zero():
         report(trainer, results, train_rows, validation_rows, len(tokenizer))
+        if training.push_to_hub:
+            push(training.output_dir, trainer.hub_model_id)
     return results
 
 
@@ -87,7 +105,8 @@ def load_rows(
 def save(trainer: Trainer, folder: Path) -> None:
     """Saves model and tokenizer beside `folder`'s checkpoints, file by file once all of them are complete."""
     partial = folder / "saving"
-    trainer.save_model(str(partial))
+    # Not by the user's call, which would upload this folder.
+    trainer.save_model(str(partial), _internal_call=True)
     if trainer.is_world_process_zero():
         for file in partial.iterdir():
             file.replace(folder / file.name)
