@@ -7,14 +7,21 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from training.bigram import bigram_loss
+from training.checkpoints import Trainer
 from training.corpus import load_stories
 from training.errors import InputError
 from training.model import build_model, is_trained
-from training.recipe import DataArguments, ModelArguments, TrainingArguments, check_output_dir
+from training.recipe import (
+    DataArguments,
+    ModelArguments,
+    TrainingArguments,
+    check_output_dir,
+    check_processes,
+)
 from training.report import extract_curve, summarise, write_report
 from training.rows import collate_rows, pack_rows
 from training.tokenizer import load_tokenizer
-from transformers import PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 # The bigram model sees no more tokens than this: a few seconds, and it is as good as it gets.
 BIGRAM_TOKENS = 20_000_000
@@ -30,6 +37,7 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
         InputError: for options, data or models that cannot be used. Nothing has been written then.
     """
     check_output_dir(training)
+    check_processes(training)
     with training.main_process_first():
         tokenizer, origin, train_rows, validation_rows = load_rows(model, data)
     set_seed(training.seed)
@@ -86,6 +94,9 @@ def load_rows(
 
 def save(trainer: Trainer, folder: Path) -> None:
     """Saves model and tokenizer beside `folder`'s checkpoints, file by file once all of them are complete."""
+    if trainer.is_fsdp_enabled:
+        # Checkpoints may be in shards, a model for `from_pretrained` is whole.
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     partial = folder / "saving"
     trainer.save_model(str(partial))
     if trainer.is_world_process_zero():

@@ -121,10 +121,12 @@ def test_output_folder_is_checked_before_any_work(recipe, tmp_path, read_error, 
     )
     assert "output_dir must name" in read_error(train.main, recipe)
     (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "complete.json").write_text("{}")
     assert "checkpoint-3 of an earlier run" in read_error(train.main, recipe, "--output_dir", tmp_path)
     resume = ["--output_dir", tmp_path / "new", "--resume_from_checkpoint"]
-    assert "no checkpoint in output_dir" in read_error(train.main, recipe, *resume)
-    assert "not the folder of a checkpoint" in read_error(train.main, recipe, *resume, tmp_path / "file")
+    assert "no complete checkpoint in output_dir" in read_error(train.main, recipe, *resume)
+    error = read_error(train.main, recipe, *resume, tmp_path / "file")
+    assert "not the folder of a complete checkpoint" in error
     assert not (tmp_path / "new").exists()
 
 
