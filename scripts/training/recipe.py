@@ -84,6 +84,13 @@ class DataArguments:
     corpus_seed: int = field(
         default=0, metadata={"help": "Seed of the embedded stories and of the held-out share."}
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Reads the stories while training, for data larger than memory or disk; max_steps tells"
+            " when to end. Only a validation split is validated on."
+        },
+    )
     block_size: int = field(
         default=512, metadata={"help": "Tokens a row: the context the model is trained with."}
     )

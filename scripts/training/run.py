@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from training.bigram import bigram_loss
 from training.checkpoints import Trainer
-from training.corpus import load_stories
+from training.corpus import load_stories, stream_stories
 from training.errors import InputError
 from training.model import build_model, is_trained
 from training.recipe import (
@@ -19,7 +19,7 @@ from training.recipe import (
     check_processes,
 )
 from training.report import extract_curve, summarise, write_report
-from training.rows import collate_rows, pack_rows
+from training.rows import collate_rows, pack_rows, stream_rows
 from training.tokenizer import load_tokenizer
 from transformers import PreTrainedTokenizerBase, set_seed
 
@@ -38,6 +38,8 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
     """
     check_output_dir(training)
     check_processes(training)
+    if data.streaming and training.max_steps <= 0:
+        raise InputError(f"streaming needs max_steps to know when to end, not {training.max_steps}")
     with training.main_process_first():
         tokenizer, origin, train_rows, validation_rows = load_rows(model, data)
     set_seed(training.seed)
@@ -55,10 +57,8 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
         processing_class=tokenizer,
     )
     if trainer.is_world_process_zero():
-        print(
-            f"{len(train_rows):,} rows of {data.block_size} tokens to train on; tokenizer: {origin}",
-            flush=True,
-        )
+        number = "a stream of" if data.streaming else f"{len(train_rows):,}"
+        print(f"{number} rows of {data.block_size} tokens to train on; tokenizer: {origin}", flush=True)
     metrics = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint).metrics
     if validation_rows is not None:
         trainer.evaluate()
@@ -78,15 +78,18 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
 
 def load_rows(
     model: ModelArguments, data: DataArguments
-) -> tuple[PreTrainedTokenizerBase, str, Dataset, Dataset | None]:
+) -> tuple[PreTrainedTokenizerBase, str, Dataset | IterableDataset, Dataset | None]:
     """The tokenizer, where it came from, and the rows to train and to validate on."""
-    train, validation = load_stories(data)
+    train, validation = (stream_stories if data.streaming else load_stories)(data)
     name = model.tokenizer
     if name is None and model.train_tokenizer is None and is_trained(model.model):
         name = model.model
     batches = (batch["text"] for batch in train.iter(batch_size=1000))
     tokenizer, origin = load_tokenizer(name, model.train_tokenizer, batches)
-    train_rows = pack_rows(train, tokenizer, data.block_size, data.preprocessing_workers)
+    if data.streaming:
+        train_rows = stream_rows(train, tokenizer, data.block_size, data.corpus_seed)
+    else:
+        train_rows = pack_rows(train, tokenizer, data.block_size, data.preprocessing_workers)
     if validation is None:
         return tokenizer, origin, train_rows, None
     return tokenizer, origin, train_rows, pack_rows(validation, tokenizer, data.block_size)
@@ -109,14 +112,14 @@ def save(trainer: Trainer, folder: Path) -> None:
 def report(
     trainer: Trainer,
     results: dict[str, Any],
-    train_rows: Dataset,
+    train_rows: Dataset | IterableDataset,
     validation_rows: Dataset | None,
     vocab_size: int,
 ) -> None:
-    """Writes the loss curve and the results, and prints the summary."""
-    block_size = len(train_rows[0]["input_ids"])
+    """Writes the loss curve and the results, and prints the summary; no bigram is fitted on a stream."""
+    block_size = len(next(iter(train_rows))["input_ids"])
     bigram = None
-    if validation_rows is not None:
+    if validation_rows is not None and isinstance(train_rows, Dataset):
         fitted = train_rows.select(range(min(len(train_rows), BIGRAM_TOKENS // block_size)))
         bigram = bigram_loss(_as_array(fitted), _as_array(validation_rows), vocab_size)
     args = trainer.args
