@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 import yaml
+from training.checkpoints import is_complete, last_checkpoint
 from training.errors import InputError
 from transformers import HfArgumentParser
 from transformers import TrainingArguments as HfTrainingArguments
 from transformers.hf_argparser import string_to_bool
-from transformers.trainer_utils import get_last_checkpoint
 
 EMBEDDED_CORPUS = "stories"
 ON_HUB = "the Hub"
@@ -100,6 +100,13 @@ class DataArguments:
     num_stories: int = field(default=20_000, metadata={"help": "Number of embedded stories to tell."})
     corpus_seed: int = field(
         default=0, metadata={"help": "Seed of the embedded stories and of the held-out share."}
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Reads the stories while training, for data larger than memory or disk; max_steps tells"
+            " when to end. Only a validation split is validated on."
+        },
     )
     block_size: int = field(
         default=512, metadata={"help": "Tokens a row: the context the model is trained with."}
@@ -249,7 +256,8 @@ def describe_recipe(
 def check_output_dir(arguments: TrainingArguments) -> None:
     """Makes sure, before any work and without a trace, that `output_dir` can be written and is free.
 
-    Replaces a `resume_from_checkpoint` that names no folder by the last checkpoint in `output_dir`.
+    Replaces a `resume_from_checkpoint` that names no folder by the last complete checkpoint in
+    `output_dir`.
 
     Raises:
         InputError: if it cannot be written, if it holds checkpoints that nobody asked to continue, or if
@@ -262,7 +270,7 @@ def check_output_dir(arguments: TrainingArguments) -> None:
             pass
     except OSError as error:
         raise InputError(f"output_dir {folder}: cannot be written: {error.strerror}") from error
-    last = get_last_checkpoint(folder) if folder.is_dir() else None
+    last = last_checkpoint(folder)
     resume = arguments.resume_from_checkpoint
     if resume is None or resume.lower() in ("false", "no"):
         arguments.resume_from_checkpoint = None
@@ -273,7 +281,20 @@ def check_output_dir(arguments: TrainingArguments) -> None:
             )
     elif resume.lower() in ("true", "yes"):
         if last is None:
-            raise InputError(f"resume_from_checkpoint: there is no checkpoint in output_dir {folder}")
+            raise InputError(f"resume_from_checkpoint: no complete checkpoint in output_dir {folder}")
         arguments.resume_from_checkpoint = last
-    elif not Path(resume, "trainer_state.json").is_file():
-        raise InputError(f"resume_from_checkpoint {resume}: not the folder of a checkpoint")
+    elif not is_complete(resume):
+        raise InputError(f"resume_from_checkpoint {resume}: not the folder of a complete checkpoint")
+
+
+def check_processes(arguments: TrainingArguments) -> None:
+    """Makes sure that processes which were started together will train together.
+
+    Raises:
+        InputError: if they would not, each of them training the whole model on a CPU.
+    """
+    num_started = int(os.environ.get("WORLD_SIZE", 1))
+    if num_started != arguments.world_size:
+        raise InputError(
+            f"use_cpu must be true: {num_started} processes have been started, and there is no GPU"
+        )

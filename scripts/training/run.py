@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from hub_upload.push import push
-from training.corpus import load_stories
+from training.checkpoints import Trainer
+from training.corpus import load_stories, stream_stories
 from training.errors import InputError
 from training.hub import naming_hub_errors
 from training.model import build_model, is_trained
@@ -18,12 +19,13 @@ from training.recipe import (
     ModelArguments,
     TrainingArguments,
     check_output_dir,
+    check_processes,
     describe_recipe,
 )
 from training.report import extract_curve, summarise, write_report
-from training.rows import collate_rows, pack_rows
+from training.rows import collate_rows, pack_rows, stream_rows
 from training.tokenizer import load_tokenizer
-from transformers import PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from modeling_mosaic.push_callback import PushModelCode
 
@@ -41,6 +43,9 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
         InputError: for options, data or models that cannot be used. Nothing has been written then.
     """
     check_output_dir(training)
+    check_processes(training)
+    if data.streaming and training.max_steps <= 0:
+        raise InputError(f"streaming needs max_steps to know when to end, not {training.max_steps}")
     with training.main_process_first():
         tokenizer, origin, train_rows, validation_rows = load_rows(model, data)
     set_seed(training.seed)
@@ -62,10 +67,8 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
             callbacks=[PushModelCode()],
         )
     if trainer.is_world_process_zero():
-        print(
-            f"{len(train_rows):,} rows of {data.block_size} tokens to train on; tokenizer: {origin}",
-            flush=True,
-        )
+        number = "a stream of" if data.streaming else f"{len(train_rows):,}"
+        print(f"{number} rows of {data.block_size} tokens to train on; tokenizer: {origin}", flush=True)
     metrics = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint).metrics
     if validation_rows is not None:
         trainer.evaluate()
@@ -88,15 +91,18 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
 
 def load_rows(
     model: ModelArguments, data: DataArguments
-) -> tuple[PreTrainedTokenizerBase, str, Dataset, Dataset | None]:
+) -> tuple[PreTrainedTokenizerBase, str, Dataset | IterableDataset, Dataset | None]:
     """The tokenizer, where it came from, and the rows to train and to validate on."""
-    train, validation = load_stories(data)
+    train, validation = (stream_stories if data.streaming else load_stories)(data)
     name = model.tokenizer
     if name is None and model.train_tokenizer is None and is_trained(model.model):
         name = model.model
     batches = (batch["text"] for batch in train.iter(batch_size=1000))
     tokenizer, origin = load_tokenizer(name, model.train_tokenizer, batches)
-    train_rows = pack_rows(train, tokenizer, data.block_size, data.preprocessing_workers)
+    if data.streaming:
+        train_rows = stream_rows(train, tokenizer, data.block_size, data.corpus_seed)
+    else:
+        train_rows = pack_rows(train, tokenizer, data.block_size, data.preprocessing_workers)
     if validation is None:
         return tokenizer, origin, train_rows, None
     return tokenizer, origin, train_rows, pack_rows(validation, tokenizer, data.block_size)
@@ -104,6 +110,9 @@ def load_rows(
 
 def save(trainer: Trainer, folder: Path) -> None:
     """Saves model and tokenizer beside `folder`'s checkpoints, file by file once all of them are complete."""
+    if trainer.is_fsdp_enabled:
+        # Checkpoints may be in shards, a model for `from_pretrained` is whole.
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     partial = folder / "saving"
     # Not by the user's call, which would upload this folder.
     trainer.save_model(str(partial), _internal_call=True)
@@ -117,14 +126,14 @@ def save(trainer: Trainer, folder: Path) -> None:
 def report(
     trainer: Trainer,
     results: dict[str, Any],
-    train_rows: Dataset,
+    train_rows: Dataset | IterableDataset,
     validation_rows: Dataset | None,
     vocab_size: int,
 ) -> None:
-    """Writes the loss curve and the results, and prints the summary."""
-    block_size = len(train_rows[0]["input_ids"])
+    """Writes the loss curve and the results, and prints the summary; no bigram is fitted on a stream."""
+    block_size = len(next(iter(train_rows))["input_ids"])
     bigram = None
-    if validation_rows is not None:
+    if validation_rows is not None and isinstance(train_rows, Dataset):
         fitted = train_rows.select(range(min(len(train_rows), BIGRAM_TOKENS // block_size)))
         bigram = ngram_loss(_as_array(fitted), _as_array(validation_rows), vocab_size, order=2)
     args = trainer.args
