@@ -13,12 +13,12 @@ from comparison.options import ComparisonArguments
 from comparison.report import write_report
 from experiments.points import ARRAYS, Point, leave_group, work_through
 from filelock import FileLock
+from training.checkpoints import last_checkpoint
 from training.errors import InputError
 from training.files import read_json, write_arrays
 from training.model import read_config
 from training.recipe import RecipeParser
 from training.report import CURVE_DATA, RESULTS
-from transformers.trainer_utils import get_last_checkpoint
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 
@@ -85,7 +85,7 @@ def run_point(
     seed = point.options["seed"]
     command = [*(shlex.split(comparison.launcher) or [sys.executable]), str(TRAIN)]
     command += train_arguments(comparison, passed_on, model, seed, str(folder))
-    if get_last_checkpoint(folder):
+    if last_checkpoint(folder):
         command.append("--resume_from_checkpoint")
     try:
         status = subprocess.run(command).returncode

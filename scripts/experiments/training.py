@@ -6,10 +6,10 @@ from shutil import rmtree
 from typing import Any
 
 from torch.utils.data import Dataset
+from training.checkpoints import Trainer, last_checkpoint
 from training.recipe import TrainingArguments
 from training.run import save
-from transformers import PreTrainedModel, Trainer
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedModel
 
 # Options of the Trainer that change what is learned.
 _LEARNING = (
@@ -48,7 +48,7 @@ def train(
     changes: dict[str, Any],
     **trainer_options,
 ) -> Trainer:
-    """Trains `network` from the last checkpoint in `folder`, if any.
+    """Trains `network` from the last complete checkpoint in `folder`, if any.
 
     Args:
         network (`PreTrainedModel`): new.
@@ -68,7 +68,7 @@ def train(
         eval_dataset=datasets[1],
         **trainer_options,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return trainer
 
 

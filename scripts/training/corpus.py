@@ -8,7 +8,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 import stories.grammar
-from datasets import Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import Dataset, DatasetDict, Features, IterableDataset, Value, load_dataset
 from datasets.data_files import DataFilesDict, get_data_patterns
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
@@ -35,8 +35,7 @@ def load_stories(arguments: DataArguments) -> tuple[Dataset, Dataset | None]:
         InputError: for data that is missing, empty or cannot be read; the message names the file and line.
     """
     splits = load_splits(arguments)
-    if arguments.train_split not in splits:
-        raise InputError(f"{arguments.dataset}: no split {arguments.train_split!r}, only {', '.join(splits)}")
+    _refuse_without_training_split(arguments, splits)
     train = splits[arguments.train_split]
     if arguments.validation_split in splits:
         return train, splits[arguments.validation_split]
@@ -48,6 +47,41 @@ def load_stories(arguments: DataArguments) -> tuple[Dataset, Dataset | None]:
         max(1, round(arguments.validation_fraction * len(train))), seed=arguments.corpus_seed
     )
     return held_out["train"], held_out["test"]
+
+
+def stream_stories(arguments: DataArguments) -> tuple[IterableDataset, Dataset | None]:
+    """`load_stories` for data that fits neither into memory nor twice on the disk: read while training.
+
+    Validation stories are those of the validation split; none are held out, since nobody knows how many there
+    are. Wrong data are found when they are read.
+    """
+    source, column = Path(arguments.dataset).expanduser(), arguments.text_column
+    if arguments.dataset == EMBEDDED_CORPUS:
+        told = {"num_stories": arguments.num_stories, "seed": arguments.corpus_seed}
+        return IterableDataset.from_generator(_tell, TEXT, gen_kwargs=told), None
+    if source.is_dir():
+        files = _list_files(source)
+    elif source.suffix in READERS:
+        files = {arguments.train_split: [source]}
+    elif source.exists():
+        raise InputError(f"{source}: unknown kind of data file; {', '.join(READERS)} can be read")
+    else:
+        splits = _download(arguments, streaming=True)
+        _refuse_without_training_split(arguments, splits)
+        held_out = splits.get(arguments.validation_split)
+        return splits[arguments.train_split], held_out and Dataset.from_list(list(held_out), TEXT)
+    _refuse_without_training_split(arguments, files)
+    paths = {"paths": [str(path.absolute()) for path in files[arguments.train_split]], "text_column": column}
+    held_out = files.get(arguments.validation_split)
+    return (
+        IterableDataset.from_generator(read_stories, TEXT, gen_kwargs=paths),
+        held_out and _read(held_out, column),
+    )
+
+
+def _refuse_without_training_split(arguments: DataArguments, splits: dict) -> None:
+    if arguments.train_split not in splits:
+        raise InputError(f"{arguments.dataset}: no split {arguments.train_split!r}, only {', '.join(splits)}")
 
 
 def load_splits(arguments: DataArguments) -> dict[str, Dataset]:
@@ -106,11 +140,11 @@ def _cached(generator: Callable, arguments: dict, sources: list[Path]) -> Datase
         raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
-def _download(arguments: DataArguments) -> DatasetDict:
+def _download(arguments: DataArguments, **options) -> DatasetDict:
     """A Hub dataset, reduced to its text column."""
     name, column = arguments.dataset, arguments.text_column
     try:
-        splits = load_dataset(name, arguments.dataset_config)
+        splits = load_dataset(name, arguments.dataset_config, **options)
     except (OSError, ValueError) as error:
         raise InputError(
             f"dataset {name}: neither a file nor a dataset on the Hub: {first_line(error)}"

@@ -11,13 +11,30 @@ from typing import Any
 
 import torch
 import yaml
+from training.checkpoints import is_complete, last_checkpoint
 from training.errors import InputError
 from transformers import HfArgumentParser
 from transformers import TrainingArguments as HfTrainingArguments
 from transformers.hf_argparser import string_to_bool
-from transformers.trainer_utils import get_last_checkpoint
 
 EMBEDDED_CORPUS = "stories"
+ON_HUB = "the Hub"
+# The Trainer's options that say what came of a run.
+RECORDED = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "optim",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "max_grad_norm",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "bf16",
+    "fp16",
+    "seed",
+)
 
 
 @dataclass
@@ -84,6 +101,13 @@ class DataArguments:
     corpus_seed: int = field(
         default=0, metadata={"help": "Seed of the embedded stories and of the held-out share."}
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Reads the stories while training, for data larger than memory or disk; max_steps tells"
+            " when to end. Only a validation split is validated on."
+        },
+    )
     block_size: int = field(
         default=512, metadata={"help": "Tokens a row: the context the model is trained with."}
     )
@@ -114,6 +138,11 @@ class TrainingArguments(HfTrainingArguments):
     def __post_init__(self):
         if not self.output_dir:
             raise ValueError("output_dir must name the folder for the trained model")
+        if self.hub_token is not None:
+            # The Trainer pickles its options, and uploads them.
+            raise ValueError("hub_token would be uploaded with training_args.bin; set HF_TOKEN instead")
+        if self.push_to_hub and self.hub_revision is not None:
+            raise ValueError(f"hub_revision {self.hub_revision}: only the main branch is uploaded to")
         super().__post_init__()
         # Pinning needs a device to pin for, and warns without one.
         self.dataloader_pin_memory &= torch.accelerator.is_available()
@@ -202,10 +231,33 @@ class RecipeParser(HfArgumentParser):
         return [f"--{key}={value}"]
 
 
+def describe_recipe(
+    model: ModelArguments, data: DataArguments, training: TrainingArguments
+) -> dict[str, Any]:
+    """The options that say what came of a run, without the places of files on this machine."""
+    recipe = {"dataset": data.dataset}
+    if data.dataset == EMBEDDED_CORPUS:
+        recipe |= {"dataset_from": "the embedded grammar", "num_stories": data.num_stories}
+    elif Path(data.dataset).expanduser().exists():
+        recipe |= {"dataset": Path(data.dataset).absolute().name, "dataset_from": "local files"}
+    else:
+        recipe["dataset_from"] = ON_HUB
+    recipe["model"] = model.model if not Path(model.model).exists() else Path(model.model).absolute().name
+    if model.train_tokenizer is not None:
+        recipe["train_tokenizer"] = model.train_tokenizer
+    options = training.to_dict()
+    return recipe | {
+        "block_size": data.block_size,
+        **{name: options[name] for name in RECORDED},
+        "devices": training.world_size,
+    }
+
+
 def check_output_dir(arguments: TrainingArguments) -> None:
     """Makes sure, before any work and without a trace, that `output_dir` can be written and is free.
 
-    Replaces a `resume_from_checkpoint` that names no folder by the last checkpoint in `output_dir`.
+    Replaces a `resume_from_checkpoint` that names no folder by the last complete checkpoint in
+    `output_dir`.
 
     Raises:
         InputError: if it cannot be written, if it holds checkpoints that nobody asked to continue, or if
@@ -218,7 +270,7 @@ def check_output_dir(arguments: TrainingArguments) -> None:
             pass
     except OSError as error:
         raise InputError(f"output_dir {folder}: cannot be written: {error.strerror}") from error
-    last = get_last_checkpoint(folder) if folder.is_dir() else None
+    last = last_checkpoint(folder)
     resume = arguments.resume_from_checkpoint
     if resume is None or resume.lower() in ("false", "no"):
         arguments.resume_from_checkpoint = None
@@ -229,7 +281,20 @@ def check_output_dir(arguments: TrainingArguments) -> None:
             )
     elif resume.lower() in ("true", "yes"):
         if last is None:
-            raise InputError(f"resume_from_checkpoint: there is no checkpoint in output_dir {folder}")
+            raise InputError(f"resume_from_checkpoint: no complete checkpoint in output_dir {folder}")
         arguments.resume_from_checkpoint = last
-    elif not Path(resume, "trainer_state.json").is_file():
-        raise InputError(f"resume_from_checkpoint {resume}: not the folder of a checkpoint")
+    elif not is_complete(resume):
+        raise InputError(f"resume_from_checkpoint {resume}: not the folder of a complete checkpoint")
+
+
+def check_processes(arguments: TrainingArguments) -> None:
+    """Makes sure that processes which were started together will train together.
+
+    Raises:
+        InputError: if they would not, each of them training the whole model on a CPU.
+    """
+    num_started = int(os.environ.get("WORLD_SIZE", 1))
+    if num_started != arguments.world_size:
+        raise InputError(
+            f"use_cpu must be true: {num_started} processes have been started, and there is no GPU"
+        )

@@ -86,6 +86,7 @@ def summarise(folder: str | os.PathLike, curve: dict[str, Any], results: dict[st
     if curve["validation"]["loss"]:
         last = curve["validation"]["loss"][-1]
         lines.append(f"{'validation loss':<17}{last:.3f}   perplexity {math.exp(last):.2f}")
+    if curve["bigram_loss"] is not None:
         bigram = curve["bigram_loss"]
         lines.append(f"{'  of a bigram':<17}{bigram:.3f}   perplexity {math.exp(bigram):.2f}")
     lines.append(f"in {folder}: model, tokenizer, {CURVE_PICTURE}, {CURVE_DATA}, {RESULTS}")

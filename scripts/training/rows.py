@@ -5,13 +5,15 @@ from itertools import chain
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, IterableDataset, List, Value
 from datasets.fingerprint import Hasher
 from training.errors import InputError
 from transformers import PreTrainedTokenizerBase, default_data_collator
 
 # What is left of a batch's tokens after its last full row is dropped.
 STORIES_A_BATCH = 10_000
+# The same for a stream, and out of how many stories it draws the next one: both are held in memory.
+STREAMED_A_BATCH, STREAMED_TO_DRAW_FROM = 1_000, 1_000
 
 
 def pack_rows(
@@ -52,6 +54,31 @@ def pack_rows(
     return rows
 
 
+def stream_rows(
+    stories: IterableDataset, tokenizer: PreTrainedTokenizerBase, block_size: int, seed: int
+) -> IterableDataset:
+    """`pack_rows` of stories that are drawn, tokenised and packed as they come, again and again without end.
+
+    Rows come in the same order whenever they are asked for, so that a run is resumed by passing over those
+    that it has seen. The order is random among neighbours: that of the data should not matter beyond.
+
+    Raises:
+        InputError: if the stories do not fill one row.
+    """
+    drawn = stories.shuffle(seed, buffer_size=STREAMED_TO_DRAW_FROM)
+    rows = drawn.map(
+        _pack_batch,
+        batched=True,
+        batch_size=STREAMED_A_BATCH,
+        remove_columns="text",
+        features=Features({"input_ids": List(Value("int32"))}),
+        fn_kwargs={"tokenizer": tokenizer, "block_size": block_size},
+    )
+    if next(iter(rows), None) is None:
+        raise InputError(f"the stories do not fill one row of block_size {block_size} tokens")
+    return rows.repeat(None)
+
+
 def _pack_batch(batch: dict, tokenizer: PreTrainedTokenizerBase, block_size: int) -> dict[str, list]:
     ids = tokenizer(batch["text"], add_special_tokens=False, return_attention_mask=False)["input_ids"]
     stream = np.fromiter(
@@ -63,5 +90,6 @@ def _pack_batch(batch: dict, tokenizer: PreTrainedTokenizerBase, block_size: int
 
 def collate_rows(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
     """A batch whose labels are its tokens; the models shift them."""
-    batch = default_data_collator(rows)
-    return {**batch, "labels": batch["input_ids"].clone()}
+    # Streamed rows are arrays of 32 bits.
+    ids_BT = default_data_collator(rows)["input_ids"].long()
+    return {"input_ids": ids_BT, "labels": ids_BT.clone()}

@@ -46,6 +46,9 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=is_only_local(name))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"tokenizer {name}: cannot be loaded: {first_line(error)}") from error
+    # How it was found here is nothing that should be saved with it.
+    for option in ("local_files_only", "is_local"):
+        tokenizer.init_kwargs.pop(option, None)
     if tokenizer.eos_token_id is None:
         raise InputError(f"tokenizer {name}: has no end-of-text token (eos_token) to put between stories")
     return tokenizer, f"{name} with {len(tokenizer):,} tokens"

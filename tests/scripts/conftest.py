@@ -12,7 +12,11 @@ def offline(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        cache = tmp_path_factory.mktemp("datasets")
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+        # For processes that tests start.
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_DATASETS_CACHE", str(cache))
         yield
 
 
@@ -42,6 +46,23 @@ def recipe(tmp_path_factory):
     """
     path = folder / "recipe.yaml"
     path.write_text("\n".join(line.strip() for line in options.splitlines()))
+    return path
+
+
+@pytest.fixture(scope="session")
+def short_recipe(recipe):
+    """The same for six steps of two micro-batches of 4 rows, with a checkpoint after every other one."""
+    changes = {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "max_steps": 6,
+        "eval_strategy": "no",
+        "save_steps": 2,
+        "save_total_limit": 1,
+    }
+    lines = (line for line in recipe.read_text().splitlines() if line.split(":")[0] not in changes)
+    path = recipe.with_name("short.yaml")
+    path.write_text("\n".join([*lines, *(f"{name}: {value}" for name, value in changes.items())]))
     return path
 
 

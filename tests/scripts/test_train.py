@@ -2,6 +2,7 @@ import json
 import math
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import train
+from process_group import run_group
 from safetensors.torch import load_file
 from training import corpus
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -121,10 +123,12 @@ def test_output_folder_is_checked_before_any_work(recipe, tmp_path, read_error, 
     )
     assert "output_dir must name" in read_error(train.main, recipe)
     (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "complete.json").write_text("{}")
     assert "checkpoint-3 of an earlier run" in read_error(train.main, recipe, "--output_dir", tmp_path)
     resume = ["--output_dir", tmp_path / "new", "--resume_from_checkpoint"]
-    assert "no checkpoint in output_dir" in read_error(train.main, recipe, *resume)
-    assert "not the folder of a checkpoint" in read_error(train.main, recipe, *resume, tmp_path / "file")
+    assert "no complete checkpoint in output_dir" in read_error(train.main, recipe, *resume)
+    error = read_error(train.main, recipe, *resume, tmp_path / "file")
+    assert "not the folder of a complete checkpoint" in error
     assert not (tmp_path / "new").exists()
 
 
@@ -146,3 +150,42 @@ def test_wrong_models_are_named(recipe, tmp_path, read_error):
         error = read_error(train.main, recipe, "--output_dir", out, "--model", tmp_path / name)
         assert problem in error
     assert not out.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [(["--bf16"], 1e-2), (["--activation_checkpointing"], 1e-6), (["--torch_compile"], 1e-4)],
+    ids=lambda options: options[0] if isinstance(options, list) else "",
+)
+def test_options_of_the_trainer_give_the_same_losses(short_recipe, tmp_path, options, tolerance):
+    losses = []
+    for folder, added in ((tmp_path / "plain", []), (tmp_path / "other", options)):
+        short = ["--output_dir", str(folder), "--max_steps", "3", "--logging_steps", "1"]
+        train.main([str(short_recipe), *short, "--save_strategy", "no", *added])
+        losses.append(json.loads((folder / "loss_curve.json").read_text())["train"]["loss"])
+    # Dropout's masks are the same but where a compiler fuses them.
+    assert len(losses[0]) == 3 and losses[1] == pytest.approx(losses[0], rel=tolerance)
+
+
+def read_tensorboard(folder):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder)).Reload()
+    return [event.step for event in events.Scalars("train/loss")]
+
+
+def read_trackio(folder):
+    with sqlite3.connect(next(folder.glob("*.db"))) as database:
+        rows = [json.loads(row) for (row,) in database.execute("select metrics from metrics")]
+    return sorted(row["train/global_step"] for row in rows if "train/loss" in row)
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "trackio"])
+def test_trackers_see_the_losses(short_recipe, tmp_path, tracker):
+    """In a process of its own: they leave threads behind."""
+    pytest.importorskip(tracker)
+    options = ["--output_dir", tmp_path / "out", "--max_steps", "4", "--save_strategy", "no"]
+    places = {"TENSORBOARD_LOGGING_DIR": tmp_path / "seen", "TRACKIO_DIR": tmp_path / "seen"}
+    argv = [short_recipe, *options, "--report_to", tracker]
+    assert run_group(argv, tmp_path / "log", environment=places) == [0], (tmp_path / "log").read_text()
+    assert {"tensorboard": read_tensorboard, "trackio": read_trackio}[tracker](tmp_path / "seen") == [1, 2, 4]

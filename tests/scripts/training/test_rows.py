@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -39,7 +40,7 @@ def test_rows_depend_on_tokenizer_and_block_size(tokenizer):
 
 
 def test_labels_are_the_tokens():
-    batch = collate_rows([{"input_ids": [1, 2, 3]}, {"input_ids": [4, 5, 6]}])
+    batch = collate_rows([{"input_ids": np.array(row, np.int32)} for row in ([1, 2, 3], [4, 5, 6])])
     assert batch["input_ids"].tolist() == batch["labels"].tolist() == [[1, 2, 3], [4, 5, 6]]
     assert batch["labels"].dtype == torch.int64
 
