@@ -30,14 +30,14 @@ def demo(tmp_path, monkeypatch):
 
 @pytest.fixture
 def readme_examples(request):
-    """The Python blocks under a heading of the README, and those under headings below that one."""
+    """The blocks in one language under a heading of the README, and under headings below that one."""
 
-    def find(heading):
+    def find(heading, language="python"):
         text = (request.config.rootpath / "README.md").read_text()
         _, _, section = text.partition(f"\n{heading}\n")
         level = heading.split()[0]
         section = re.split(rf"^#{{2,{len(level)}}} ", section, maxsplit=1, flags=re.MULTILINE)[0]
-        examples = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+        examples = re.findall(rf"```{language}\n(.*?)```", section, flags=re.DOTALL)
         assert examples, f"no examples under {heading!r}"
         return examples
 
