@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -22,6 +23,7 @@ def demo(tmp_path, monkeypatch):
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2
     )
     config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
+    torch.manual_seed(0)
     MosaicForCausalLM(config).save_pretrained(tmp_path / "runs" / "demo")
     tokenizer.save_pretrained(tmp_path / "runs" / "demo")
     monkeypatch.chdir(tmp_path)

