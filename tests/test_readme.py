@@ -2,39 +2,9 @@
 
 import re
 
-import pytest
-from tokenizers import ByteLevelBPETokenizer
-from transformers import PreTrainedTokenizerFast
 
-from modeling_mosaic import MosaicConfig, MosaicForCausalLM
-
-
-@pytest.fixture
-def demo(tmp_path, monkeypatch):
-    """A small untrained model where `make demo` leaves its own."""
-    backend = ByteLevelBPETokenizer()
-    backend.train_from_iterator(
-        ["Once upon a time there was a story."], 300, special_tokens=["<|endoftext|>"]
-    )
-    end = "<|endoftext|>"
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend._tokenizer, eos_token=end, bos_token=end)
-    config = MosaicConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2
-    )
-    config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
-    MosaicForCausalLM(config).save_pretrained(tmp_path / "runs" / "demo")
-    tokenizer.save_pretrained(tmp_path / "runs" / "demo")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_examples(demo, request, capsys):
-    text = (request.config.rootpath / "README.md").read_text()
-    examples = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(examples) == 3
-    names = {}
-    for example in examples:
-        exec(compile(example, "README.md", "exec"), names)
+def test_examples(demo, run_readme, capsys):
+    names = run_readme("## Three uses")
     assert "Once upon a time" in capsys.readouterr().out
     assert (demo / "runs" / "cats" / "model.safetensors").exists()
     losses = [entry["train_loss"] for entry in names["trainer"].state.log_history if "train_loss" in entry]

@@ -1,0 +1,58 @@
+"""The README's examples, and the model that they take."""
+
+import re
+
+import pytest
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import PreTrainedTokenizerFast
+
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """A small untrained model where `make demo` leaves its own."""
+    backend = ByteLevelBPETokenizer()
+    backend.train_from_iterator(
+        ["Once upon a time there was a story."], 300, special_tokens=["<|endoftext|>"]
+    )
+    end = "<|endoftext|>"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend._tokenizer, eos_token=end, bos_token=end)
+    config = MosaicConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
+    torch.manual_seed(0)
+    MosaicForCausalLM(config).save_pretrained(tmp_path / "runs" / "demo")
+    tokenizer.save_pretrained(tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def readme_examples(request):
+    """The blocks in one language under a heading of the README, and under headings below that one."""
+
+    def find(heading, language="python"):
+        text = (request.config.rootpath / "README.md").read_text()
+        _, _, section = text.partition(f"\n{heading}\n")
+        level = heading.split()[0]
+        section = re.split(rf"^#{{2,{len(level)}}} ", section, maxsplit=1, flags=re.MULTILINE)[0]
+        examples = re.findall(rf"```{language}\n(.*?)```", section, flags=re.DOTALL)
+        assert examples, f"no examples under {heading!r}"
+        return examples
+
+    return find
+
+
+@pytest.fixture
+def run_readme(readme_examples, demo):
+    """Runs the blocks under a heading, one after the other; returns the names that they leave behind."""
+
+    def run(heading, **names):
+        for example in readme_examples(heading):
+            exec(compile(example, f"README.md {heading}", "exec"), names)
+        return names
+
+    return run
