@@ -187,6 +187,16 @@ def attend(module, query, key, value, mask, scaling=1.0, **kwargs):
     return attention(module, query, key, value, mask, scaling=scaling, dropout=dropout, **kwargs)
 
 
+def make_output_projection(config: MosaicConfig) -> nn.Linear:
+    """Mixes what the memories of a layer recall; marked, as it starts smaller in deeper models.
+
+    No class of its own: tools that quantise replace `nn.Linear` and nothing made from it.
+    """
+    projection = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
+    projection.is_output_projection = True
+    return projection
+
+
 def recall_causal(module, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs):
     """Unrolled in time: query T - 1 sees all pairs, and each one before it a pair less (equation 8).
 
@@ -223,7 +233,7 @@ class MosaicContextualMemory(nn.Module):
         self.key_extractor = MosaicKeyExtractor(config, self.num_heads, include_previous=True)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
         self.peek_norm = MosaicPeekNorm(self.num_heads)
-        self.o_proj = MosaicOutputProjection(config.hidden_size, config.hidden_size, bias=config.use_bias)
+        self.o_proj = make_output_projection(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
@@ -320,7 +330,7 @@ class MosaicPersistentMemory(nn.Module):
         self.memory_keys = nn.Parameter(torch.empty(shape))
         self.memory_values = nn.Parameter(torch.empty(shape))
         self.log_value_norm = nn.Parameter(torch.empty(num_heads))
-        self.o_proj = MosaicOutputProjection(config.hidden_size, config.hidden_size, bias=config.use_bias)
+        self.o_proj = make_output_projection(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
@@ -350,10 +360,6 @@ class MosaicPersistentMemory(nn.Module):
         recalled_HtD = recalled_HtD * scale_H.view(-1, 1, 1)
         recalled_BTC = recalled_HtD.transpose(0, 1).flatten(1).unflatten(0, (batch, time))
         return self.dropout(self.o_proj(recalled_BTC))
-
-
-class MosaicOutputProjection(nn.Linear):
-    """Mixes what the memories of a layer recall; a class of its own as it starts smaller in deeper models."""
 
 
 class MosaicBlock(GradientCheckpointingLayer):
@@ -404,7 +410,7 @@ class MosaicPreTrainedModel(PreTrainedModel):
             std = self.config.hidden_size**-0.5 if self.config.tie_word_embeddings else 1.0
             init.normal_(module.weight, std=std)
         elif isinstance(module, nn.Linear):
-            is_output = isinstance(module, MosaicOutputProjection)
+            is_output = getattr(module, "is_output_projection", False)
             fan_in = module.in_features * (self.config.num_hidden_layers if is_output else 1)
             init.normal_(module.weight, std=fan_in**-0.5)
             if module.bias is not None:
