@@ -96,22 +96,25 @@ def draw_curves(runs: list[tuple[dict[str, Any], dict[str, np.ndarray]]]) -> plt
                 if result["num_layers"] == depth:
                     tokens = arrays[f"{split}_step"] * arrays["tokens_per_step"]
                     style = {"color": colour_of(result["model_type"]), "linewidth": 1.1, "alpha": 0.8}
-                    (line,) = panel.plot(tokens, arrays[f"{split}_loss"], **style)
-                    line.set_gid(result["model_type"])
+                    panel.plot(tokens, arrays[f"{split}_loss"], **style)
             panel.xaxis.set_major_formatter(EngFormatter())
             tidy(panel)
     for panel, depth in zip(axes[0], depths, strict=True):
         panel.set_title(f"{depth} layer{'' if depth == 1 else 's'}", fontsize=11)
-        bigram = [result["bigram_loss"] for result, _ in runs][0]
     for panel in axes[1]:
         panel.set_xlabel("training tokens")
-        panel.axhline(bigram, color=GREY, linestyle="--", linewidth=1.0)
     kinds = list(dict.fromkeys(result["model_type"] for result, _ in runs))
     handles = [plt.Line2D([], [], color=colour_of(kind), label=name_of(kind)) for kind in kinds]
-    handles.append(plt.Line2D([], [], color=GREY, linestyle="--", label="bigrams"))
-    axes[0, -1].legend(handles=handles, frameon=False, fontsize=9)
     # The first steps, from log(vocabulary) down, are alike and would flatten the rest.
     lowest = min(arrays["train_loss"].min() for _, arrays in runs)
-    axes[0, 0].set_ylim(lowest - 0.1, bigram + 1)
+    highest = max(arrays["validation_loss"][0] for _, arrays in runs)
+    bigram = runs[0][0]["bigram_loss"]
+    if bigram is not None:
+        handles.append(plt.Line2D([], [], color=GREY, linestyle="--", label="bigrams"))
+        for panel in axes[1]:
+            panel.axhline(bigram, color=GREY, linestyle="--", linewidth=1.0)
+        highest = max(highest, bigram)
+    axes[0, 0].set_ylim(lowest - 0.1, highest + 0.5)
+    axes[0, -1].legend(handles=handles, frameon=False, fontsize=9)
     figure.tight_layout()
     return figure

@@ -4,12 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from modeling_mosaic import MosaicForCausalLM
-
-pytest.importorskip("torchao")
-from torchao.quantization import Int8Tensor  # noqa: E402
 
 PROJECTIONS = {
     "contextual_memory.key_extractor.k_proj",
@@ -29,6 +26,11 @@ def find_quantised(model, kind):
     return {name for name, module in model.named_modules() if type(getattr(module, "weight", None)) is kind}
 
 
+def all_projections(model):
+    layers = range(model.config.num_hidden_layers)
+    return {f"model.layers.{layer}.{name}" for layer in layers for name in PROJECTIONS}
+
+
 def assert_close_to_the_original(model, tokens):
     original = MosaicForCausalLM.from_pretrained("runs/demo")
     with torch.no_grad():
@@ -42,8 +44,9 @@ def assert_close_to_the_original(model, tokens):
 
 
 def test_torchao(run_readme, tokens):
+    Int8Tensor = pytest.importorskip("torchao.quantization").Int8Tensor
     model = run_readme("### Eight-bit weights")["model"]
-    names = {f"model.layers.{layer}.{name}" for layer in range(2) for name in PROJECTIONS}
+    names = all_projections(model)
     assert find_quantised(model, Int8Tensor) == names
     assert_close_to_the_original(model, tokens)
     new = dict(max_new_tokens=8, do_sample=False)
@@ -53,3 +56,14 @@ def test_torchao(run_readme, tokens):
     before, after = (Path(f"runs/{name}/model.safetensors").stat().st_size for name in ("demo", "demo-int8"))
     saved = 3 * len(names) * model.config.hidden_size**2
     assert before - after > saved / 2
+
+
+def test_bitsandbytes(demo, tokens):
+    Int8Params = pytest.importorskip("bitsandbytes.nn").Int8Params
+    int8 = BitsAndBytesConfig(load_in_8bit=True)
+    model = AutoModelForCausalLM.from_pretrained("runs/demo", quantization_config=int8)
+    assert find_quantised(model, Int8Params) == all_projections(model)
+    assert_close_to_the_original(model, tokens)
+    model.save_pretrained("runs/demo-int8")
+    loaded = AutoModelForCausalLM.from_pretrained("runs/demo-int8")
+    assert torch.equal(loaded(tokens).logits, model(tokens).logits)
