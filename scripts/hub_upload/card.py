@@ -89,7 +89,7 @@ def read_training(folder: Path) -> dict[str, Any]:
     if rates:
         recipe = {
             "dataset": UNKNOWN,
-            "learning_rate": max(rates),
+            "learning_rate, highest logged": max(rates),
             "per_device_train_batch_size": state["train_batch_size"],
         }
     return {
