@@ -28,6 +28,8 @@ def create_memory_masks(
         time)`, False for padding; `start` and `cu_seq_lens`, for packed sequences only. `None` stands for
         nothing to mask.
     """
+    # What `generate()` calls it from transformers 5.24 on.
+    past_key_values = kwargs.get("cache", past_key_values)
     batch, time = inputs_embeds.shape[:2]
     seen = 0 if past_key_values is None else past_key_values.get_seq_length()
     # Lengths are tensors then, and reading them would break the graph.

@@ -467,7 +467,7 @@ class MosaicModel(MosaicPreTrainedModel):
             position_ids (`torch.LongTensor` of shape `(batch, time)`, *optional*): there are no positions in
                 a Memory Mosaic. Without mask and cache, a place where they do not rise by one starts a new
                 packed sequence.
-            past_key_values (`Cache`, *optional*): what an earlier call returned, or
+            past_key_values (`Cache`, *optional*): also called `cache`; what an earlier call returned, or
                 `DynamicCache(config=config)`.
             inputs_embeds (`torch.FloatTensor` of shape `(batch, time, hidden)`, *optional*): instead of
                 `input_ids`.
@@ -492,6 +492,8 @@ class MosaicModel(MosaicPreTrainedModel):
             )
         for name in ("cu_seq_lens_k", "max_length_q", "max_length_k"):
             kwargs.pop(name, None)
+        # What `generate()` calls it from transformers 5.24 on.
+        past_key_values = kwargs.pop("cache", past_key_values)
 
         start_BT = find_sequence_starts(
             inputs_embeds, attention_mask, position_ids, past_key_values, seq_idx, cu_seq_lens_q

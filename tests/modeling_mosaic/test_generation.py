@@ -224,3 +224,13 @@ def test_offloaded_weights(model, prompt, tmp_path):
     )
     assert offloaded.model.layers[0].contextual_memory.v_proj.weight.device.type == "meta"
     assert_plain(offloaded.generate(prompt, **GREEDY), model, prompt)
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_cache_by_both_names(model, prompt, name):
+    """`generate()` passes it as `cache` from transformers 5.24 on."""
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(prompt[:, :5], **{name: cache})
+        logits = model(prompt[:, 5:], **{name: cache}).logits
+        torch.testing.assert_close(logits, model(prompt).logits[:, 5:], rtol=0, atol=1e-4)
