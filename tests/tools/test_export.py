@@ -8,8 +8,8 @@ pytest.importorskip("onnxscript")
 
 
 @pytest.mark.slow
-def test_recipe(run_readme):
-    names = run_readme("### torch.export and ONNX")
+def test_recipe(run_examples):
+    names = run_examples("docs/tools.md", "## torch.export and ONNX")
     model, program, session = names["model"], names["exported"].module(), names["session"]
     for shape in ((2, 32), (3, 64), (2, 1024), (5, 400)):
         tokens = torch.randint(1, 250, shape, generator=torch.Generator().manual_seed(0))

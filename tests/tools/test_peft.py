@@ -82,8 +82,8 @@ def test_parameters_of_four_dimensions_are_refused(demo):
         peft.get_peft_model(MosaicForCausalLM.from_pretrained("runs/demo"), config)
 
 
-def test_recipe(run_readme):
-    names = run_readme("### LoRA with PEFT")
+def test_recipe(run_examples):
+    names = run_examples("docs/tools.md", "## LoRA with PEFT")
     assert names["losses"][-1] < names["losses"][0]
     tokens = names["inputs"]["input_ids"]
     loss = AutoModelForCausalLM.from_pretrained("runs/cat")(tokens, labels=tokens).loss
