@@ -22,6 +22,7 @@ from transformers.modeling_layers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
@@ -628,6 +629,11 @@ class MosaicForTokenClassification(GenericForTokenClassification, MosaicPreTrain
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.score = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
+
+
+# The Trainer, which computes the loss of smoothed labels by itself, shifts them for the classes named here. Auto
+# classes do not enter a name; here it is known where this file comes from the Hub, too.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(MosaicConfig.model_type, MosaicForCausalLM.__name__)
 
 
 __all__ = [
