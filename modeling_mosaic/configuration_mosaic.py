@@ -89,7 +89,7 @@ class MosaicConfig(PreTrainedConfig):
 
     model_type = "mosaic"
     _auto_class = "AutoConfig"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]
     # Of each layer's memories: 0 the contextual average of keys, and the last raw value; 1 the persistent
     # average of keys.
     number_of_conv_states = 2

@@ -20,7 +20,7 @@ def make_trainer(tmp_path):
 
 
 def test_smoothed_labels_are_those_of_the_next_token(make_model, random_tokens, make_trainer):
-    """The Trainer computes this loss by itself, from labels that it shifts for models that it knows by name."""
+    """The Trainer computes this loss by itself, and shifts labels for models that it knows by name."""
     model, tokens = make_model(), random_tokens(2, 15)
     trainer = make_trainer(model, label_smoothing_factor=0.1)
     loss = trainer.compute_loss(model, dict(input_ids=tokens, labels=tokens.clone()))
