@@ -170,7 +170,7 @@ def _carry_over(key_BHTD, leak_H, state_BHD, age_BT, start_BT, chunk_size):
     # One chunk for an exported graph, which serves any time: chunks would bind it to their number.
     # A branch and no `min`: to torch.compile, a symbolic time would make each size below an expression.
     is_single = is_torchdynamo_exporting() or time <= chunk_size
-    chunk, num_chunks = (time, 1) if is_single else (chunk_size, -(-time // chunk_size))
+    chunk, num_chunks = (time, 1) if is_single else (chunk_size, (time + chunk_size - 1) // chunk_size)
     fill = num_chunks * chunk - time
     if fill:
         key_BHTD = F.pad(key_BHTD, (0, 0, 0, fill))

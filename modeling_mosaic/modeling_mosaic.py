@@ -576,9 +576,19 @@ class MosaicModel(MosaicPreTrainedModel):
         for layer in layers if not is_tracing() else []:
             if layer.is_initialized and (found := (*layer.keys.shape[:2], layer.keys.shape[-1])) != expected:
                 raise ValueError(
-                    f"cache (past_key_values) holds memories of (batch, heads, head size) = {found}, but model "
-                    f"and inputs have {expected}"
+                    f"cache (past_key_values) holds memories of (batch, heads, head size) = {found}, but the "
+                    f"model and its inputs have {expected}"
                 )
+
+
+def forget_missing_head(model: "MosaicForCausalLM", incompatible_keys) -> None:
+    """Does not report the head as missing from a state dict that has the embedding it is tied to."""
+    if model.lm_head.weight is not model.model.embed_tokens.weight:
+        return
+    missing = incompatible_keys.missing_keys
+    for head in [name for name in missing if name.endswith("lm_head.weight")]:
+        if head.replace("lm_head.weight", "model.embed_tokens.weight") not in missing:
+            missing.remove(head)
 
 
 class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
@@ -593,6 +603,8 @@ class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = MosaicModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        # The Trainer loads checkpoints by `load_state_dict`, and files hold a tied weight once.
+        self.register_load_state_dict_post_hook(forget_missing_head)
         self.post_init()
 
     create_masks_for_generate = staticmethod(create_memory_masks)
