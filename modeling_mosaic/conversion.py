@@ -267,8 +267,8 @@ def convert_state_dict(
         [`MosaicForCausalLM`], in float32.
 
     Raises:
-        ValueError: for a foreign, incomplete or contradictory checkpoint, a tensor of the wrong shape, with NaN
-            or infinite values, without values (sparse, meta) or that nothing uses, or a variant that this
+        ValueError: for a foreign, incomplete or contradictory checkpoint, a tensor of the wrong shape, with
+            NaN or infinite values, without values (sparse, meta) or that nothing uses, or a variant that this
             package cannot represent (post-layer norm, say).
     """
     source = _Tensors(strip_prefixes(state_dict))

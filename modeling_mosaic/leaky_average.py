@@ -161,15 +161,16 @@ class _LeakyAverage(torch.autograd.Function):
 def _average_in_chunks(key_BHTD, leak_H, state_BHD, keep_BT, start_BT):
     with maybe_autocast(key_BHTD.device.type, enabled=False):
         age_BT = None if keep_BT is None else keep_BT.to(key_BHTD.dtype)
-        return _carry_over(key_BHTD, leak_H, state_BHD, age_BT, start_BT, CHUNK_SIZE)
+        return _carry_over(key_BHTD, torch.exp(-leak_H), state_BHD, age_BT, start_BT, CHUNK_SIZE)
 
 
-def _carry_over(key_BHTD, leak_H, state_BHD, age_BT, start_BT, chunk_size):
+def _carry_over(key_BHTD, decay_H, state_BHD, age_BT, start_BT, chunk_size):
     """`age_BT` counts the tokens by which the past ages at each step (1 if `None`)."""
     batch, heads, time, dim = key_BHTD.shape
     # One chunk for an exported graph, which serves any time: chunks would bind it to their number.
     # A branch and no `min`: to torch.compile, a symbolic time would make each size below an expression.
     is_single = is_torchdynamo_exporting() or time <= chunk_size
+    # Not `-(-time // chunk_size)`: inductor (torch 2.13) fails on strides of negative symbolic sizes.
     chunk, num_chunks = (time, 1) if is_single else (chunk_size, (time + chunk_size - 1) // chunk_size)
     fill = num_chunks * chunk - time
     if fill:
@@ -184,7 +185,7 @@ def _carry_over(key_BHTD, leak_H, state_BHD, age_BT, start_BT, chunk_size):
 
     # Heads first in memory: then persistent memories take the batch for a part of the time without a copy.
     key_HBNQD = key_BHTD.unflatten(2, (num_chunks, chunk)).transpose(0, 1)
-    decay_HbnQQ = _decay_matrix(leak_H, age_bnQ, sequence_bnQ).transpose(0, 1)
+    decay_HbnQQ = _decay_matrix(decay_H, age_bnQ, sequence_bnQ).transpose(0, 1)
     average_BHNQD = torch.matmul(decay_HbnQQ, key_HBNQD).transpose(0, 1)
     before_BHND = None if state_BHD is None else state_BHD[:, :, None]
     if num_chunks > 1:
@@ -193,24 +194,23 @@ def _carry_over(key_BHTD, leak_H, state_BHD, age_BT, start_BT, chunk_size):
         end_start = None if sequence_bnQ is None else sequence_bnQ[..., -1] > 0
         # Larger chunks of these: there are few, and each level has its cost.
         ends_BHND = _carry_over(
-            average_BHNQD[..., -1, :], leak_H, state_BHD, end_age, end_start, 4 * chunk_size
+            average_BHNQD[..., -1, :], decay_H, state_BHD, end_age, end_start, 4 * chunk_size
         )
         before_BHND = ends_BHND.roll(1, 2)
         before_BHND[:, :, 0] = 0 if state_BHD is None else state_BHD
     if before_BHND is not None:
-        fade_bHnQ = torch.exp(-leak_H[:, None, None] * age_bnQ[:, None])
+        fade_bHnQ = decay_H[:, None, None] ** age_bnQ[:, None]
         if sequence_bnQ is not None:
             fade_bHnQ = fade_bHnQ * (sequence_bnQ == 0)[:, None]
         average_BHNQD = average_BHNQD.addcmul_(fade_bHnQ[..., None], before_BHND[..., None, :])
     return average_BHNQD.flatten(2, 3)[:, :, :time]
 
 
-def _decay_matrix(leak_H, age_bnQ, sequence_bnQ):
+def _decay_matrix(decay_H, age_bnQ, sequence_bnQ):
     """What is left of step p of a chunk at its step q, lower triangular: `(b, heads, n, q, p)`."""
-    # Clamped first, as the exponential would overflow above the diagonal.
+    # Clamped first, as the power would overflow above the diagonal.
     elapsed_bnQQ = (age_bnQ[..., :, None] - age_bnQ[..., None, :]).clamp(min=0)
-    # No powers of the decay: inductor (torch 2.13) fails on powers of symbolic positions.
-    decay_bHnQQ = torch.exp(-leak_H[:, None, None, None] * elapsed_bnQQ[:, None]).tril()
+    decay_bHnQQ = (decay_H[:, None, None, None] ** elapsed_bnQQ[:, None]).tril()
     if sequence_bnQ is not None:
         decay_bHnQQ = decay_bHnQQ * (sequence_bnQ[..., :, None] == sequence_bnQ[..., None, :])[:, None]
     return decay_bHnQQ
