@@ -37,7 +37,7 @@ def create_memory_masks(
     # Lengths are tensors then, and reading them would break the graph.
     is_static = cache is not None and cache.is_compileable
     keep_BS = check_attention_mask(attention_mask, batch, None if is_static else seen + time)
-    if not is_static and keep_BS is not None and not is_tracing(keep_BS):
+    if not is_static and keep_BS is not None and not (keep_BS.is_meta or is_tracing(keep_BS)):
         is_right_padded = cache is None and bool((keep_BS[:, 1:] <= keep_BS[:, :-1]).all())
         # Tokens never look at padding to their right.
         if is_right_padded or bool(keep_BS.all()):
