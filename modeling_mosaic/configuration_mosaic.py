@@ -41,6 +41,9 @@ _SIZES = (
     "max_position_embeddings",
 )
 _NUMBERS = ("layer_norm_eps", "attention_dropout", "hidden_dropout", "logit_scale", "max_log_key_scale")
+_SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+# The square of a key scale, by which persistent memories are asked, has to be a float32.
+_LARGEST_LOG_KEY_SCALE = 44
 
 
 class MosaicConfig(PreTrainedConfig):
@@ -66,7 +69,8 @@ class MosaicConfig(PreTrainedConfig):
         hidden_dropout (`float`): dropout on what the contextual and the persistent memories add to the
             residual stream.
         logit_scale (`float`, *optional*): factor on the logits; 1 / sqrt(`hidden_size`) if `None`.
-        max_log_key_scale (`float`): the log of a key scale alpha_phi, in nats, is clamped here from above.
+        max_log_key_scale (`float`): the log of a key scale alpha_phi, in nats, is clamped here from above;
+            within +-44.
         tie_word_embeddings (`bool`): whether the head shares its weight with the embedding.
         max_position_embeddings (`int`): context the model was trained with, in tokens, for tools that ask.
             There are no positions in a Memory Mosaic, and no limit.
@@ -76,7 +80,8 @@ class MosaicConfig(PreTrainedConfig):
 
     Raises:
         ValueError: for an unknown field, a size below 1, a `hidden_size` that is no multiple of a head count,
-            or a probability outside [0, 1); the message names the field and the value.
+            a number that is not finite, a probability outside [0, 1), or a token id below 0; the message
+            names the field and the value.
 
     Example:
 
@@ -89,7 +94,7 @@ class MosaicConfig(PreTrainedConfig):
 
     model_type = "mosaic"
     _auto_class = "AutoConfig"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]
     # Of each layer's memories: 0 the contextual average of keys, and the last raw value; 1 the persistent
     # average of keys.
     number_of_conv_states = 2
@@ -159,8 +164,8 @@ class MosaicConfig(PreTrainedConfig):
                 )
         for name in _NUMBERS:
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                raise ValueError(f"{name} must be a number, not {value!r}")
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, not {value!r}")
         for name in ("use_bias", "tie_word_embeddings", "use_cache"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -170,6 +175,16 @@ class MosaicConfig(PreTrainedConfig):
         for name in ("layer_norm_eps", "logit_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
+        if abs(self.max_log_key_scale) > _LARGEST_LOG_KEY_SCALE:
+            raise ValueError(
+                f"max_log_key_scale must lie within +-{_LARGEST_LOG_KEY_SCALE}, not {self.max_log_key_scale}"
+            )
+        for name in _SPECIAL_TOKENS:
+            value = getattr(self, name)
+            ids = value if name == "eos_token_id" and isinstance(value, list) else [value]
+            # No upper bound: vocabularies smaller than GPT-2's come with the default ids, and may grow later.
+            if value is not None and not all(type(one) is int and one >= 0 for one in ids):
+                raise ValueError(f"{name} must be a token id of at least 0, not {value!r}")
 
 
 __all__ = ["MosaicConfig"]

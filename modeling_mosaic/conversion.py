@@ -71,7 +71,10 @@ class _Tensors:
             raise ValueError(f"{key!r} has shape {tuple(tensor.shape)}, expected {shape}")
         if not tensor.is_floating_point():
             raise ValueError(f"{key!r} holds {tensor.dtype}, expected floating point numbers")
-        return tensor.detach().to(torch.float32)
+        converted = tensor.detach().to(torch.float32)
+        if not converted.isfinite().all():
+            raise ValueError(f"{key!r} holds NaN or infinite values")
+        return converted
 
 
 @dataclass(frozen=True)
@@ -264,8 +267,9 @@ def convert_state_dict(
         [`MosaicForCausalLM`], in float32.
 
     Raises:
-        ValueError: for a foreign, incomplete or contradictory checkpoint, a tensor of the wrong shape or that
-            nothing uses, or a variant that this package cannot represent (post-layer norm, say).
+        ValueError: for a foreign, incomplete or contradictory checkpoint, a tensor of the wrong shape, with
+            NaN or infinite values, without values (sparse, meta) or that nothing uses, or a variant that this
+            package cannot represent (post-layer norm, say).
     """
     source = _Tensors(strip_prefixes(state_dict))
     layout = recognise_layout(source.left)

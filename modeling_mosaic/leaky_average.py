@@ -6,6 +6,8 @@ Shapes: B batch, H heads, T time, D head size; N chunks of Q steps each.
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from transformers.utils.generic import maybe_autocast
+from transformers.utils.import_utils import is_torchdynamo_exporting
 
 try:
     from .leaky_average_triton import leaky_average_triton
@@ -119,6 +121,8 @@ class _LeakyAverage(torch.autograd.Function):
     that let the past fade. Automatic differentiation would keep and take apart the matrices of decays.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(key_BHTD, leak_H, state_BHD, keep_BT, start_BT):
         if keep_BT is not None:
@@ -143,7 +147,8 @@ class _LeakyAverage(torch.autograd.Function):
         fading_BHTD = grad_key_BHTD
         if start_BT is not None:
             fading_BHTD = grad_key_BHTD.masked_fill(start_BT[:, None, :, None], 0)
-        grad_decay_H = (fading_BHTD[:, :, 1:] * average_BHTD[:, :, :-1]).sum((0, 2, 3))
+        # Shifted, not cut: inductor (torch 2.13) takes strides of T - 1 steps for constants.
+        grad_decay_H = (fading_BHTD * F.pad(average_BHTD, (0, 0, 1, -1))).sum((0, 2, 3))
         decay_H = torch.exp(-leak_H)
         grad_state_BHD = None
         if state_BHD is not None:
@@ -155,7 +160,7 @@ class _LeakyAverage(torch.autograd.Function):
 
 
 def _average_in_chunks(key_BHTD, leak_H, state_BHD, keep_BT, start_BT):
-    with torch.autocast(key_BHTD.device.type, enabled=False):
+    with maybe_autocast(key_BHTD.device.type, enabled=False):
         age_BT = None if keep_BT is None else keep_BT.to(key_BHTD.dtype)
         return _carry_over(key_BHTD, torch.exp(-leak_H), state_BHD, age_BT, start_BT, CHUNK_SIZE)
 
@@ -163,8 +168,11 @@ def _average_in_chunks(key_BHTD, leak_H, state_BHD, keep_BT, start_BT):
 def _carry_over(key_BHTD, decay_H, state_BHD, age_BT, start_BT, chunk_size):
     """`age_BT` counts the tokens by which the past ages at each step (1 if `None`)."""
     batch, heads, time, dim = key_BHTD.shape
+    # One chunk for an exported graph, which serves any time: chunks would bind it to their number.
     # A branch and no `min`: to torch.compile, a symbolic time would make each size below an expression.
-    chunk, num_chunks = (time, 1) if time <= chunk_size else (chunk_size, -(-time // chunk_size))
+    is_single = is_torchdynamo_exporting() or time <= chunk_size
+    # Not `-(-time // chunk_size)`: inductor (torch 2.13) fails on strides of negative symbolic sizes.
+    chunk, num_chunks = (time, 1) if is_single else (chunk_size, (time + chunk_size - 1) // chunk_size)
     fill = num_chunks * chunk - time
     if fill:
         key_BHTD = F.pad(key_BHTD, (0, 0, 0, fill))

@@ -8,16 +8,20 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask, find_packed_sequence_indices
 from transformers.utils.generic import is_flash_attention_requested
-from transformers.utils.import_utils import is_tracing
+from transformers.utils.import_utils import is_torchdynamo_exporting, is_tracing
 
+from .compatibility import renames_cache
 from .configuration_mosaic import MosaicConfig
 
+MASK_NAMES = ("slots", "recall", "keep", "start", "cu_seq_lens")
 
+
+@renames_cache
 def create_memory_masks(
     config: MosaicConfig,
     inputs_embeds: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    past_key_values: Cache | None = None,
+    cache: Cache | None = None,
     **kwargs,
 ) -> dict[str, torch.Tensor | None]:
     """The masks of all layers; `generate()` asks for them ahead of a compiled forward.
@@ -28,23 +32,21 @@ def create_memory_masks(
         time)`, False for padding; `start` and `cu_seq_lens`, for packed sequences only. `None` stands for
         nothing to mask.
     """
-    # What `generate()` calls it from transformers 5.24 on.
-    past_key_values = kwargs.get("cache", past_key_values)
     batch, time = inputs_embeds.shape[:2]
-    seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+    seen = 0 if cache is None else cache.get_seq_length()
     # Lengths are tensors then, and reading them would break the graph.
-    is_static = past_key_values is not None and past_key_values.is_compileable
+    is_static = cache is not None and cache.is_compileable
     keep_BS = check_attention_mask(attention_mask, batch, None if is_static else seen + time)
-    if not is_static and keep_BS is not None and not is_tracing(keep_BS):
-        is_right_padded = past_key_values is None and bool((keep_BS[:, 1:] <= keep_BS[:, :-1]).all())
+    if not is_static and keep_BS is not None and not (keep_BS.is_meta or is_tracing(keep_BS)):
+        is_right_padded = cache is None and bool((keep_BS[:, 1:] <= keep_BS[:, :-1]).all())
         # Tokens never look at padding to their right.
         if is_right_padded or bool(keep_BS.all()):
             keep_BS = None
-    masks = dict.fromkeys(("slots", "recall", "keep", "start", "cu_seq_lens"))
+    masks = dict.fromkeys(MASK_NAMES)
     if keep_BS is None and not is_static and has_causal_kernel(config, seen, time):
         return masks
     if keep_BS is None:
-        slot_S = torch.arange(count_slots(config, past_key_values, time), device=inputs_embeds.device)
+        slot_S = torch.arange(count_slots(config, cache, time), device=inputs_embeds.device)
         query_T = torch.arange(time, device=inputs_embeds.device) + seen
         slots_BS = ((slot_S > 0) & (slot_S <= query_T[-1])).expand(batch, -1)
         masks["recall"] = (query_T > 0).expand(batch, -1)
@@ -52,25 +54,26 @@ def create_memory_masks(
         slots_BS = keep_BS & (keep_BS.cumsum(-1) > 1)
         masks["recall"] = slots_BS[:, -time:]
         masks["keep"] = keep_BS[:, -time:]
-    masks["slots"] = create_causal_mask(
-        config, inputs_embeds, slots_BS, past_key_values, allow_is_causal_skip=False
-    )
+    masks["slots"] = create_causal_mask(config, inputs_embeds, slots_BS, cache, allow_is_causal_skip=False)
     return masks
 
 
-def count_slots(config: MosaicConfig, past_key_values: Cache | None, time: int) -> int:
+def count_slots(config: MosaicConfig, cache: Cache | None, time: int) -> int:
     """How many slots attention gets to see, `time` new ones included."""
-    if past_key_values is None:
+    if cache is None:
         return time
     if is_flash_attention_requested(config):
         # It takes the last queries for those of the last slots, and so must not see the free slots of a
         # static cache.
-        return int(past_key_values.get_seq_length()) + time
-    return past_key_values.get_mask_sizes(time, 0)[0]
+        return int(cache.get_seq_length()) + time
+    return cache.get_mask_sizes(time, 0)[0]
 
 
 def has_causal_kernel(config: MosaicConfig, seen: int, time: int) -> bool:
     """Whether attention is causal by itself: sdpa aligns first query and first key, flash the last ones."""
+    # An exported graph serves any number of tokens, and leaving out the first query would rule out two.
+    if is_torchdynamo_exporting():
+        return False
     is_aligned = seen == 0 or time == 1
     return is_flash_attention_requested(config) or (config._attn_implementation == "sdpa" and is_aligned)
 
@@ -88,23 +91,31 @@ def check_attention_mask(attention_mask, batch, length):
     return attention_mask.bool()
 
 
-def find_sequence_starts(inputs_embeds, attention_mask, position_ids, past_key_values, seq_idx, cu_seq_lens):
+def check_borders(cu_seq_lens: torch.Tensor, time: int) -> None:
+    """Raises a `ValueError` unless borders of packed sequences rise from 0 to the number of tokens."""
+    if is_tracing(cu_seq_lens):
+        return
+    borders = cu_seq_lens.flatten().tolist()
+    if borders[:1] != [0] or borders[-1:] != [time] or borders != sorted(borders):
+        raise ValueError(f"cu_seq_lens_q must rise from 0 to the {time} tokens of the row, not {borders}")
+
+
+def find_sequence_starts(inputs_embeds, attention_mask, position_ids, cache, seq_idx, cu_seq_lens):
     """Where packed sequences start, `(batch, time)`; `None` if each row is one sequence."""
     if seq_idx is None and cu_seq_lens is None:
-        if position_ids is None or attention_mask is not None or past_key_values is not None:
+        if position_ids is None or attention_mask is not None or cache is not None:
             return None
         seq_idx = find_packed_sequence_indices(position_ids.expand(inputs_embeds.shape[0], -1))
         if seq_idx is None:
             return None
-    elif attention_mask is not None or (past_key_values is not None and past_key_values.get_seq_length() > 0):
-        raise ValueError(
-            "packed sequences (seq_idx, cu_seq_lens_q) exclude attention_mask and past_key_values"
-        )
+    elif attention_mask is not None or (cache is not None and cache.get_seq_length() > 0):
+        raise ValueError("packed sequences (seq_idx, cu_seq_lens_q) exclude attention_mask and cache")
     start_BT = torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
     start_BT[:, 0] = True
     if seq_idx is not None:
         start_BT[:, 1:] = seq_idx[:, 1:] != seq_idx[:, :-1]
     elif len(inputs_embeds) == 1:
+        check_borders(cu_seq_lens, inputs_embeds.shape[1])
         start_BT[0, cu_seq_lens[:-1].long()] = True
     else:
         raise ValueError(f"cu_seq_lens_q needs a batch of one row, not {len(inputs_embeds)}")

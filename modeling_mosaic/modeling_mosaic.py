@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.generation import GenerationMixin
 from transformers.modeling_layers import (
     GenericForSequenceClassification,
@@ -22,14 +22,17 @@ from transformers.modeling_layers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
+from .compatibility import CACHE_NAME, renames_cache
 from .configuration_mosaic import MosaicConfig
 from .leaky_average import leaky_average
-from .memory_masks import create_memory_masks, create_packed_masks, find_sequence_starts
+from .memory_masks import MASK_NAMES, create_memory_masks, create_packed_masks, find_sequence_starts
 from .next_token_loss import next_token_loss
 
 # The scalars r and s of a memory are stored divided by this, as in the original: Adam then moves them ten
@@ -118,34 +121,54 @@ class MosaicKeyExtractor(nn.Module):
         return self.leaky_norm(key_BHTD, state_BH1D, masks["keep"], masks["start"])
 
 
-def read_state(
-    past_key_values: Cache | None, layer_idx: int, state_idx: int, num_heads: int
-) -> torch.Tensor | None:
+def read_state(cache: Cache | None, layer_idx: int, state_idx: int, num_heads: int) -> torch.Tensor | None:
     """The cached `(batch, heads, 1, head_dim)` state after the last token seen, `None` if there was none."""
-    state_BCn = None if past_key_values is None else past_key_values.get_conv_state(layer_idx, state_idx)
+    state_BCn = None if cache is None else cache.get_conv_state(layer_idx, state_idx)
     if state_BCn is None:
         return None
     # A copy, because the cache overwrites its states in place.
-    return state_BCn[..., -1].clone().view(len(state_BCn), num_heads, 1, -1)
+    return state_BCn[..., -1].clone().unflatten(1, (num_heads, 1, -1))
 
 
-def write_state(
-    past_key_values: Cache | None, layer_idx: int, state_idx: int, *states_BHTD: torch.Tensor
-) -> None:
+def is_prefix(cache: Cache) -> bool:
+    """Whether a cache holds keys and values alone, as prefix tuning makes it."""
+    return all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
+
+
+def add_states(cache: Cache, config: MosaicConfig) -> None:
+    """Gives a cache for which [`is_prefix`] holds the states that it lacks.
+
+    They are zero: the prefix is read like a text whose last token has a zero key and a zero value. Its first
+    pair lies in the dummy slot, which no query may see.
+    """
+    complete = DynamicCache(config=config)
+    for layer_idx, layer in enumerate(cache.layers):
+        complete.update(layer.keys, layer.values, layer_idx)
+        for state_idx, num_vectors in enumerate((2, 1)):
+            state_BC1 = layer.keys.new_zeros(len(layer.keys), num_vectors * config.hidden_size, 1)
+            complete.update_conv_state(state_BC1, layer_idx, state_idx=state_idx, conv_kernel_size=1)
+    cache.layers = complete.layers
+
+
+def write_state(cache: Cache | None, layer_idx: int, state_idx: int, *states_BHTD: torch.Tensor) -> None:
     """Hands the states after new tokens to the cache, which keeps the last; all while it records."""
-    if past_key_values is None:
+    if cache is None:
         return
-    is_recording = past_key_values.is_recording_past(layer_idx)
+    is_recording = cache.is_recording_past(layer_idx)
     if not is_recording:
         states_BHTD = [state_BHTD[:, :, -1:] for state_BHTD in states_BHTD]
     state_BHTD = torch.cat(states_BHTD, 1) if len(states_BHTD) > 1 else states_BHTD[0]
     state_BCT = state_BHTD.transpose(2, 3).flatten(1, 2)
-    kept_BC1 = past_key_values.get_conv_state(layer_idx, state_idx)
+    kept_BC1 = cache.get_conv_state(layer_idx, state_idx)
     if is_recording or kept_BC1 is None:
-        past_key_values.update_conv_state(state_BCT, layer_idx, state_idx=state_idx, conv_kernel_size=1)
-    else:
-        # What updating comes to, without putting the old state in front of the new one first.
+        cache.update_conv_state(state_BCT, layer_idx, state_idx=state_idx, conv_kernel_size=1)
+    elif cache.is_compileable:
+        # What updating comes to, without putting the old state in front of the new one first; in place, as
+        # graphs know the state by its address.
         kept_BC1.copy_(state_BCT)
+    else:
+        # Not in place: the old state may be a leaf of a graph of gradients, or made for inference only.
+        cache.layers[layer_idx].conv_states[state_idx] = state_BCT
 
 
 def repeat_over_padding(value_BHtD: torch.Tensor, keep_BT: torch.Tensor) -> torch.Tensor:
@@ -154,7 +177,7 @@ def repeat_over_padding(value_BHtD: torch.Tensor, keep_BT: torch.Tensor) -> torc
     `value_BHtD` has one value more, in front: that before the first token.
     """
     step_T = torch.arange(1, keep_BT.shape[1] + 1, device=keep_BT.device)
-    last_real_Bt = F.pad((step_T * keep_BT).cummax(-1).values, (1, 0))
+    last_real_Bt = F.pad((step_T * keep_BT).cummax(-1)[0], (1, 0))
     return value_BHtD.gather(2, last_real_Bt[:, None, :, None].expand_as(value_BHtD))
 
 
@@ -240,14 +263,14 @@ class MosaicContextualMemory(nn.Module):
         self,
         hidden_states: torch.Tensor,
         masks: dict[str, torch.Tensor | None],
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(batch, time, hidden)`): layer-normed residual stream.
             masks (`dict`): see `create_memory_masks`.
-            past_key_values (`Cache`, *optional*): memories so far; updated in place.
+            cache (`Cache`, *optional*): memories so far; updated in place.
 
         Returns:
             What the memories recall, `(batch, time, hidden)`, and the weight of each pair, `(batch, heads,
@@ -256,31 +279,31 @@ class MosaicContextualMemory(nn.Module):
         """
         time = hidden_states.shape[1]
         average_BH1D = None
-        state_BH1D = read_state(past_key_values, self.layer_idx, 0, 2 * self.num_heads)
+        state_BH1D = read_state(cache, self.layer_idx, 0, 2 * self.num_heads)
         value_BHtD = split_heads(self.v_proj(hidden_states), self.num_heads)
         if state_BH1D is not None:
             average_BH1D, value_BH1D = state_BH1D.chunk(2, 1)
             value_BHtD = torch.cat([value_BH1D.to(value_BHtD.dtype), value_BHtD], 2)
         key_BHtD, average_BHTD = self.key_extractor(hidden_states, average_BH1D, masks)
-        if state_BH1D is None and (past_key_values is not None or masks["recall"] is not None):
+        if state_BH1D is None and (cache is not None or masks["recall"] is not None):
             # What fills the dummy slot.
             key_BHtD, value_BHtD = F.pad(key_BHtD, (0, 0, 1, 0)), F.pad(value_BHtD, (0, 0, 1, 0))
         if masks["keep"] is not None:
             value_BHtD = repeat_over_padding(value_BHtD, masks["keep"])
-        write_state(past_key_values, self.layer_idx, 0, average_BHTD, value_BHtD[:, :, -time:])
+        write_state(cache, self.layer_idx, 0, average_BHTD, value_BHtD[:, :, -time:])
 
         query_BHTD, key_BHSD = key_BHtD[:, :, 1:], key_BHtD[:, :, :-1]
         value_BHSD = self.peek_norm(value_BHtD)
-        if past_key_values is not None:
+        if cache is not None:
             # Contiguous, because `torch.cat`, which dynamic caches use, is then a few times as fast.
-            key_BHSD, value_BHSD = past_key_values.update(
+            key_BHSD, value_BHSD = cache.update(
                 key_BHSD.contiguous(), value_BHSD.contiguous(), self.layer_idx
             )
 
         weights = None
         if masks["recall"] is None:
             num_empty = int(state_BH1D is None)
-            if past_key_values is not None:
+            if cache is not None:
                 query_BHTD = query_BHTD[:, :, num_empty:]
                 # Behind the dummy slot.
                 key_BHSD, value_BHSD = key_BHSD[:, :, 1:], value_BHSD[:, :, 1:]
@@ -337,12 +360,12 @@ class MosaicPersistentMemory(nn.Module):
         self,
         hidden_states: torch.Tensor,
         masks: dict[str, torch.Tensor | None],
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
     ) -> torch.Tensor:
         """Arguments and first result as for [`MosaicContextualMemory`]."""
-        average_BH1D = read_state(past_key_values, self.layer_idx, 1, self.num_heads)
+        average_BH1D = read_state(cache, self.layer_idx, 1, self.num_heads)
         query_BHTD, average_BHTD = self.key_extractor(hidden_states, average_BH1D, masks)
-        write_state(past_key_values, self.layer_idx, 1, average_BHTD)
+        write_state(cache, self.layer_idx, 1, average_BHTD)
         batch, _, time, _ = query_BHTD.shape
         # All rows ask the same memory, so that the batch can be part of the time.
         query_HtD = query_BHTD.transpose(0, 1).flatten(1, 2)
@@ -376,14 +399,14 @@ class MosaicBlock(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         masks: dict[str, torch.Tensor | None],
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         recalled, _ = self.contextual_memory(
-            self.contextual_norm(hidden_states), masks=masks, past_key_values=past_key_values, **kwargs
+            self.contextual_norm(hidden_states), masks=masks, cache=cache, **kwargs
         )
         hidden_states = hidden_states + recalled
-        recalled = self.persistent_memory(self.persistent_norm(hidden_states), masks, past_key_values)
+        recalled = self.persistent_memory(self.persistent_norm(hidden_states), masks, cache)
         return hidden_states + recalled
 
 
@@ -395,7 +418,7 @@ class MosaicPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["MosaicBlock"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -445,6 +468,7 @@ class MosaicModel(MosaicPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    @renames_cache
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -452,7 +476,7 @@ class MosaicModel(MosaicPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         seq_idx: torch.Tensor | None = None,
@@ -467,11 +491,11 @@ class MosaicModel(MosaicPreTrainedModel):
             position_ids (`torch.LongTensor` of shape `(batch, time)`, *optional*): there are no positions in
                 a Memory Mosaic. Without mask and cache, a place where they do not rise by one starts a new
                 packed sequence.
-            past_key_values (`Cache`, *optional*): also called `cache`; what an earlier call returned, or
-                `DynamicCache(config=config)`.
+            cache (`Cache`, *optional*): what an earlier call returned, or `DynamicCache(config=config)`; the
+                old name `past_key_values` is understood too.
             inputs_embeds (`torch.FloatTensor` of shape `(batch, time, hidden)`, *optional*): instead of
                 `input_ids`.
-            use_cache (`bool`, *optional*): whether to return `past_key_values`.
+            use_cache (`bool`, *optional*): whether to return a `cache`.
             seq_idx (`torch.Tensor` of shape `(batch, time)`, *optional*): number of the packed sequence of
                 each token.
             cu_seq_lens_q (`torch.Tensor` of shape `(sequences + 1,)`, *optional*): borders of packed
@@ -482,40 +506,29 @@ class MosaicModel(MosaicPreTrainedModel):
                 `(batch, seen + time)`, packed sequences together with a mask or a cache, or a cache built for
                 another model.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+        self._check_inputs(input_ids, inputs_embeds, attention_mask, cache)
         if inputs_embeds is None:
             inputs_embeds = self._embed(input_ids)
-        if inputs_embeds.shape[1] == 0:
-            raise ValueError(
-                f"input_ids and inputs_embeds need at least one token, not {tuple(inputs_embeds.shape)}"
-            )
         for name in ("cu_seq_lens_k", "max_length_q", "max_length_k"):
             kwargs.pop(name, None)
-        # What `generate()` calls it from transformers 5.24 on.
-        past_key_values = kwargs.pop("cache", past_key_values)
-
         start_BT = find_sequence_starts(
-            inputs_embeds, attention_mask, position_ids, past_key_values, seq_idx, cu_seq_lens_q
+            inputs_embeds, attention_mask, position_ids, cache, seq_idx, cu_seq_lens_q
         )
         if start_BT is not None:
             masks = create_packed_masks(self.config, inputs_embeds, start_BT)
         else:
-            if use_cache and past_key_values is None:
-                past_key_values = DynamicCache(config=self.config)
-            self._check_cache(past_key_values)
+            if use_cache and cache is None:
+                cache = DynamicCache(config=self.config)
+            elif cache is not None and is_prefix(cache):
+                add_states(cache, self.config)
             masks = attention_mask
             if not isinstance(masks, dict):
-                masks = self.create_masks_for_generate(
-                    self.config, inputs_embeds, attention_mask, past_key_values
-                )
+                masks = self.create_masks_for_generate(self.config, inputs_embeds, attention_mask, cache)
 
         hidden_states = inputs_embeds
         for layer in self.layers:
-            hidden_states = layer(hidden_states, masks=masks, past_key_values=past_key_values, **kwargs)
-        return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
-        )
+            hidden_states = layer(hidden_states, masks=masks, cache=cache, **kwargs)
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})
 
     create_masks_for_generate = staticmethod(create_memory_masks)
 
@@ -529,15 +542,53 @@ class MosaicModel(MosaicPreTrainedModel):
                 f"input_ids must lie in [0, {self.embed_tokens.num_embeddings}), not {wrong}"
             ) from None
 
-    def _check_cache(self, past_key_values: Cache | None) -> None:
-        if past_key_values is not None:
-            layers = past_key_values.layers
-            if len(layers) != len(self.layers) or not all(hasattr(layer, "conv_states") for layer in layers):
+    def _check_inputs(self, input_ids, inputs_embeds, attention_mask, cache) -> None:
+        """Raises a `ValueError` that names the first input that does not suit the model or the others."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+        name, inputs = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
+        width = () if inputs_embeds is None else (self.config.hidden_size,)
+        if inputs.ndim != 2 + len(width) or inputs.shape[2:] != width or inputs.shape[1] == 0:
+            wanted = ", ".join(["batch", "time", *map(str, width)])
+            raise ValueError(
+                f"{name} must have shape ({wanted}), and at least one token, not {tuple(inputs.shape)}"
+            )
+        if isinstance(attention_mask, dict) and not attention_mask.keys() >= set(MASK_NAMES):
+            raise ValueError(
+                "a dict as attention_mask must be what create_masks_for_generate returns, with the keys "
+                f"{', '.join(MASK_NAMES)}, not {', '.join(map(str, attention_mask)) or 'an empty one'}"
+            )
+        if cache is not None:
+            self._check_cache(cache, inputs.shape[0])
+
+    def _check_cache(self, cache: Cache, batch: int) -> None:
+        layers = cache.layers if isinstance(cache, Cache) else []
+        num_states = self.config.number_of_conv_states
+        has_states = all(getattr(layer, "number_of_states", 0) == num_states for layer in layers)
+        if len(layers) != len(self.layers) or not (has_states or is_prefix(cache)):
+            raise ValueError(
+                "cache (past_key_values) must hold keys, values and states of every layer: build it with "
+                "DynamicCache(config=model.config) or StaticCache(config=model.config, ...), not "
+                f"{cache if isinstance(cache, Cache) else type(cache).__name__}"
+            )
+        num_heads = self.config.num_attention_heads
+        expected = (batch, num_heads, self.config.hidden_size // num_heads)
+        for layer in layers if not is_tracing() else []:
+            if layer.is_initialized and (found := (*layer.keys.shape[:2], layer.keys.shape[-1])) != expected:
                 raise ValueError(
-                    "past_key_values must hold keys, values and states of every layer: build it with "
-                    "DynamicCache(config=model.config) or StaticCache(config=model.config, ...), not "
-                    f"{past_key_values}"
+                    f"cache (past_key_values) holds memories of (batch, heads, head size) = {found}, but the "
+                    f"model and its inputs have {expected}"
                 )
+
+
+def forget_missing_head(model: "MosaicForCausalLM", incompatible_keys) -> None:
+    """Does not report the head as missing from a state dict that has the embedding it is tied to."""
+    if model.lm_head.weight is not model.model.embed_tokens.weight:
+        return
+    missing = incompatible_keys.missing_keys
+    for head in [name for name in missing if name.endswith("lm_head.weight")]:
+        if head.replace("lm_head.weight", "model.embed_tokens.weight") not in missing:
+            missing.remove(head)
 
 
 class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
@@ -552,17 +603,20 @@ class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = MosaicModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        # The Trainer loads checkpoints by `load_state_dict`, and files hold a tied weight once.
+        self.register_load_state_dict_post_hook(forget_missing_head)
         self.post_init()
 
     create_masks_for_generate = staticmethod(create_memory_masks)
 
+    @renames_cache
     @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
@@ -580,7 +634,7 @@ class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
@@ -596,9 +650,9 @@ class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE_NAME: outputs[CACHE_NAME] if CACHE_NAME in outputs else None},
         )
 
 
@@ -628,6 +682,11 @@ class MosaicForTokenClassification(GenericForTokenClassification, MosaicPreTrain
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.score = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
+
+
+# The Trainer computes the loss of smoothed labels by itself, and shifts them for the classes named here only.
+# Auto classes do not enter their names; in this file, that is done where it comes from the Hub, too.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(MosaicConfig.model_type, MosaicForCausalLM.__name__)
 
 
 __all__ = [

@@ -56,12 +56,14 @@ def next_token_loss(
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(logits_NV, labels_N, ignore_index):
         dtype = torch.promote_types(logits_NV.dtype, torch.float32)
         total = torch.zeros((), dtype=dtype, device=logits_NV.device)
         for logits_nV, labels_n in zip(*_chunks(logits_NV, labels_N), strict=True):
-            total += F.cross_entropy(
+            total = total + F.cross_entropy(
                 logits_nV.to(dtype), labels_n, ignore_index=ignore_index, reduction="sum"
             )
         return total
@@ -83,7 +85,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
             label_n1 = labels_n[:, None].where(counts_n1, 0)
             probability_nV = torch.softmax(logits_nV, -1, dtype=ctx.dtype)
             probability_nV.scatter_add_(-1, label_n1, torch.full_like(label_n1, -1, dtype=ctx.dtype))
-            torch.mul(probability_nV, counts_n1 * grad, out=grad_nV)
+            grad_nV.copy_(probability_nV.mul_(counts_n1 * grad))
         return grad_NV, None, None
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,11 +105,19 @@ def recognise_layout(state_dict: Mapping[str, torch.Tensor]) -> OriginalLayout:
 
 
 def strip_prefixes(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Removes what torch.compile and DistributedDataParallel put into the names."""
+    """Removes what torch.compile and DistributedDataParallel put into the names.
+
+    Raises:
+        ValueError: for what is no tensor, or one without ordinary memory (sparse, meta), and for names that
+            become the same.
+    """
     tensors = {}
     for key, tensor in state_dict.items():
         if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
             raise ValueError(f"not a state dict: {key!r} holds a {type(tensor).__name__}, not a tensor")
+        if tensor.layout != torch.strided or tensor.is_meta:
+            kind = "on the meta device" if tensor.is_meta else f"a {tensor.layout} tensor"
+            raise ValueError(f"{key!r} is {kind}, expected a dense tensor with values")
         name = re.sub(r"^(module\.)+", "", key.replace("_orig_mod.", ""))
         if name in tensors:
             raise ValueError(f"the checkpoint has {name!r} twice, once of them as {key!r}")
@@ -175,13 +184,18 @@ def _load_pickle(path: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            # Which torch does not look at.
+            damaged = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None
         # The unpickler raises whatever the bytes of a damaged file lead it to.
         except Exception as error:
             code = _pickled_code(path, error)
             if code:
                 raise ValueError(f"{path} is refused: unpickling it would run code ({code})") from error
             raise ValueError(f"{path} is truncated or no PyTorch checkpoint") from error
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged: {damaged} in it does not match its checksum")
+    return content
 
 
 def _pickled_code(path: Path, error: Exception) -> str | None:

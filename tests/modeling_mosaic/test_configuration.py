@@ -2,6 +2,7 @@ import json
 import math
 
 import pytest
+import torch
 from transformers import AutoConfig
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM
@@ -33,7 +34,15 @@ def test_defaults_are_the_12_block_model_of_the_paper():
         (dict(num_persistent_banks=True), "num_persistent_banks must be an integer of at least 1, not True"),
         (dict(attention_dropout=1.0), "attention_dropout must lie in \\[0, 1\\), not 1.0"),
         (dict(hidden_dropout=-0.1), "hidden_dropout must lie in \\[0, 1\\), not -0.1"),
-        (dict(hidden_dropout="0.1"), "hidden_dropout must be a number, not '0.1'"),
+        (dict(hidden_dropout="0.1"), "hidden_dropout must be a finite number, not '0.1'"),
+        (dict(logit_scale=math.inf), "logit_scale must be a finite number, not inf"),
+        (dict(layer_norm_eps=math.inf), "layer_norm_eps must be a finite number, not inf"),
+        (dict(max_log_key_scale=math.nan), "max_log_key_scale must be a finite number, not nan"),
+        (dict(max_log_key_scale=1e300), "max_log_key_scale must lie within \\+-44, not 1e\\+300"),
+        (dict(eos_token_id="x"), "eos_token_id must be a token id of at least 0, not 'x'"),
+        (dict(eos_token_id=[5, -1]), "eos_token_id must be a token id of at least 0, not \\[5, -1\\]"),
+        (dict(bos_token_id=-5), "bos_token_id must be a token id of at least 0, not -5"),
+        (dict(pad_token_id=[0]), "pad_token_id must be a token id of at least 0, not \\[0\\]"),
         (dict(logit_scale=0.0), "logit_scale must be above 0, not 0.0"),
         (dict(use_bias="no"), "use_bias must be True or False, not 'no'"),
     ],
@@ -41,6 +50,20 @@ def test_defaults_are_the_12_block_model_of_the_paper():
 def test_wrong_fields_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         MosaicConfig(**fields)
+
+
+def test_special_tokens_that_are_taken():
+    """The default ids are GPT-2's, whatever the size of the vocabulary."""
+    config = MosaicConfig(vocab_size=61, eos_token_id=[1, 2], pad_token_id=None)
+    assert (config.bos_token_id, config.eos_token_id) == (50256, [1, 2])
+
+
+def test_the_largest_key_scale_is_finite(make_model, random_tokens):
+    model = make_model(max_log_key_scale=44)
+    for module in model.modules():
+        if hasattr(module, "max_log_scale"):
+            torch.nn.init.constant_(module.log_scale, 10)
+    assert model(random_tokens(1, 20)).logits.isfinite().all()
 
 
 def test_wrong_files_are_named(tmp_path):

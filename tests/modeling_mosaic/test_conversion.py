@@ -3,6 +3,7 @@ import math
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -434,6 +435,26 @@ REFUSED = {
         lambda t, c: t.update({"_orig_mod.ln_out.weight": torch.ones(32)}),
         "'ln_out.weight' twice",
     ),
+    "NaN": (
+        "eft",
+        lambda t, c: t["blocks.1.attn.c_proj.weight"][3].fill_(math.nan),
+        "blocks.1.attn.c_proj.weight' holds NaN or infinite values",
+    ),
+    "infinity": (
+        "nano",
+        lambda t, c: t["mosaic.wte.weight"][3].fill_(-math.inf),
+        "mosaic.wte.weight' holds NaN or infinite values",
+    ),
+    "sparse": (
+        "regular",
+        lambda t, c: t.update({"emb.weight": t["emb.weight"].to_sparse()}),
+        "emb.weight' is a torch.sparse_coo tensor",
+    ),
+    "without values": (
+        "regular",
+        lambda t, c: t.update({"emb.weight": t["emb.weight"].to("meta")}),
+        "emb.weight' is on the meta device",
+    ),
     "not a tensor": ("regular", lambda t, c: t.update(step=3), "'step' holds a int, not a tensor"),
 }
 
@@ -516,6 +537,19 @@ class TestFiles:
             save_file({key: tensor.clone() for key, tensor in random_checkpoint("eft")[0].items()}, path)
         cut(path, part)
         with pytest.raises(ValueError, match=f"a.{suffix} is truncated or no"):
+            load_original_checkpoint(path)
+
+    def test_flipped_bits(self, tmp_path):
+        """In a weight, where torch.load does not notice them."""
+        path = tmp_path / "a.pt"
+        checkpoint_file(path)
+        with zipfile.ZipFile(path) as archive:
+            largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+        content = bytearray(path.read_bytes())
+        content[content.index(zipfile.ZipFile(path).read(largest)) + 5] ^= 64
+        path.write_bytes(content)
+        torch.load(path, weights_only=True)
+        with pytest.raises(ValueError, match=f"a.pt is damaged: {largest.filename} in it does not match"):
             load_original_checkpoint(path)
 
     @pytest.mark.parametrize("old_format", [False, True])

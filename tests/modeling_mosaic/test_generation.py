@@ -1,5 +1,7 @@
 """generate() on the native cache: whatever the way, the tokens and logits of decoding without a cache."""
 
+import copy
+import pickle
 import threading
 
 import pytest
@@ -12,6 +14,10 @@ from transformers import (
     StaticCache,
     TextIteratorStreamer,
 )
+from transformers.utils import logging
+
+from modeling_mosaic import MosaicForCausalLM, MosaicModel
+from modeling_mosaic.compatibility import CACHE_NAME
 
 GREEDY = dict(max_new_tokens=20, do_sample=False, return_dict_in_generate=True, output_logits=True)
 
@@ -208,9 +214,7 @@ def test_quantized_caches_are_refused(model, prompt, backend):
 
 def test_a_cache_for_another_model_is_refused(make_model, model, prompt):
     for cache in (DynamicCache(), DynamicCache(config=make_model(num_hidden_layers=1).config)):
-        with pytest.raises(
-            ValueError, match="past_key_values must hold .*DynamicCache\\(config=model.config\\)"
-        ):
+        with pytest.raises(ValueError, match="cache .* must hold .*DynamicCache\\(config=model.config\\)"):
             model(prompt, past_key_values=cache)
 
 
@@ -226,11 +230,65 @@ def test_offloaded_weights(model, prompt, tmp_path):
     assert_plain(offloaded.generate(prompt, **GREEDY), model, prompt)
 
 
-@pytest.mark.parametrize("name", ["past_key_values", "cache"])
-def test_cache_by_both_names(model, prompt, name):
-    """`generate()` passes it as `cache` from transformers 5.24 on."""
-    cache = DynamicCache(config=model.config)
-    with torch.no_grad():
-        model(prompt[:, :5], **{name: cache})
-        logits = model(prompt[:, 5:], **{name: cache}).logits
-        torch.testing.assert_close(logits, model(prompt).logits[:, 5:], rtol=0, atol=1e-4)
+@pytest.mark.parametrize("model_class", [MosaicModel, MosaicForCausalLM])
+def test_cache_by_both_names(make_model, prompt, model_class, recwarn):
+    """The old one with transformers' own warning, where transformers itself has given it up."""
+    model = make_model(model_class=model_class)
+    expected = model(prompt)[0][:, 5:]
+    for name in ("cache", "past_key_values"):
+        cache = DynamicCache(config=model.config)
+        recwarn.clear()
+        with torch.no_grad():
+            model(prompt[:, :5], **{name: cache})
+            torch.testing.assert_close(model(prompt[:, 5:], **{name: cache})[0], expected, rtol=0, atol=1e-4)
+        warned = [str(warning.message) for warning in recwarn if warning.category is FutureWarning]
+        assert bool(warned) == (name == "past_key_values" != CACHE_NAME)
+        assert all("Use `cache` instead" in text for text in warned)
+
+
+def test_no_name_that_is_deprecated(model, prompt, monkeypatch, recwarn):
+    """transformers says so once, in the middle of the progress bar of a training."""
+    said = []
+    logger = logging.get_logger("transformers.utils.generic")
+    monkeypatch.setattr(type(logger), "warning_once", lambda self, text, *args: said.append(text))
+    model(prompt, labels=prompt).loss.backward()
+    model.generate(prompt, max_new_tokens=3, do_sample=False)
+    assert not said
+    assert not [str(warning.message) for warning in recwarn if warning.category is FutureWarning]
+
+
+def through_pickle(cache):
+    return pickle.loads(pickle.dumps(cache))
+
+
+@pytest.mark.parametrize("restore", [through_pickle, copy.deepcopy, lambda cache: cache])
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_cache_from_elsewhere(model, prompt, restore, context):
+    if restore is copy.deepcopy and context is torch.enable_grad:
+        pytest.skip("torch does not copy tensors with a history, whatever the model")
+    with context():
+        cache = restore(model(prompt[:, :5])[CACHE_NAME])
+    logits = [model(prompt[:, start:stop], cache=cache).logits for start, stop in ((5, 8), (8, 9), (9, 12))]
+    torch.testing.assert_close(torch.cat(logits, 1), model(prompt).logits[:, 5:], rtol=0, atol=1e-5)
+    logits[-1].sum().backward()
+
+
+def test_a_prefix_of_keys_and_values(model, random_tokens):
+    """A cache without states is read as a text whose last token has a zero key and a zero value."""
+    keys, values = torch.randn(2, 2, 3, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+
+    def prefix():
+        return DynamicCache([(key.clone(), value.clone()) for key, value in zip(keys, values, strict=True)])
+
+    tokens = random_tokens(3, 20)
+    logits = model(tokens, cache=prefix()).logits
+    cache = prefix()
+    parts = [model(tokens[:, a:b], cache=cache).logits for a, b in ((0, 1), (1, 9), (9, 20))]
+    torch.testing.assert_close(torch.cat(parts, 1), logits, rtol=0, atol=1e-5)
+    assert not torch.allclose(logits, model(tokens).logits, atol=1e-2)
+    assert cache.get_seq_length() == 26
+    # The first pair lies in the dummy slot.
+    keys[:, :, :, 0] += 5
+    torch.testing.assert_close(model(tokens, cache=prefix()).logits, logits)
+    keys[:, :, :, 1] += 5
+    assert not torch.allclose(model(tokens, cache=prefix()).logits, logits, atol=1e-3)

@@ -38,6 +38,7 @@ else:
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 folder, auto_class, output = sys.argv[1:]
 remote = dict(trust_remote_code=True)
@@ -49,6 +50,8 @@ with torch.no_grad():
     body = transformers.AutoModel.from_pretrained(folder, **remote).eval()
     result = {"first": model(tokens)[0], "body": body(tokens)[0]}
 if auto_class == "AutoModelForCausalLM":
+    # By this list the Trainer tells whether to shift smoothed labels.
+    assert type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **remote)
     text = transformers.pipeline("text-generation", model=folder, **remote)(
         "word3 word5", max_new_tokens=8, do_sample=False, return_full_text=False

@@ -514,7 +514,64 @@ def test_wrong_inputs_are_named(make_model, random_tokens):
         model(tokens, attention_mask=torch.ones(2, 4))
     with pytest.raises(ValueError, match=r"not \(2, 1, 5, 5\)"):
         model(tokens, attention_mask=torch.ones(2, 1, 5, 5))
+    for wrong in (5, "x", [tokens]):
+        with pytest.raises(ValueError, match=f"cache .* must hold .*, not {type(wrong).__name__}"):
+            model(tokens, cache=wrong)
+    cache = model(tokens).cache
+    with pytest.raises(ValueError, match=r"cache .*\(2, 4, 8\), but .* inputs have \(1, 4, 8\)"):
+        model(tokens[:1], cache=cache)
+    for fields in (dict(hidden_size=64), dict(num_attention_heads=2)):
+        with pytest.raises(ValueError, match=r"cache .*\(2, 4, 8\), but .* inputs have \(2, "):
+            make_model(**fields)(tokens, cache=cache)
+    with pytest.raises(ValueError, match=r"input_ids must have shape \(batch, time\).*, not \(5,\)"):
+        model(tokens[0])
+    with pytest.raises(ValueError, match=r"inputs_embeds .* \(batch, time, 32\).*, not \(2, 5, 31\)"):
+        model(inputs_embeds=torch.zeros(2, 5, 31))
+    for wrong, named in ({}, "an empty one"), ({"full_attention": None}, "full_attention"):
+        with pytest.raises(ValueError, match=f"attention_mask .* keys slots, recall.*, not {named}"):
+            model(tokens, attention_mask=wrong)
+    for borders in ([0, 99], [0, 3, 2, 5], [0, 3], [2, 5], [-1, 5], []):
+        with pytest.raises(ValueError, match="cu_seq_lens_q must rise from 0 to the 5 tokens"):
+            model(tokens[:1], cu_seq_lens_q=torch.tensor(borders))
     with pytest.raises(ValueError, match="cu_seq_lens_q needs a batch of one row, not 2"):
         model(tokens, cu_seq_lens_q=torch.tensor([0, 5]))
     with pytest.raises(ValueError, match="exclude attention_mask"):
         model(tokens, seq_idx=torch.zeros(2, 5), attention_mask=torch.ones(2, 5))
+
+
+def test_forward_on_the_meta_device(make_model, random_tokens):
+    """Shapes without values, as tools that plan where layers go ask for them."""
+    model = make_model().to("meta")
+    tokens = random_tokens(2, 20).to("meta")
+    outputs = model(tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
+    assert outputs.logits.shape == (2, 20, 61)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_gradients_of_each_row_by_vmap(make_model, random_tokens, labelled):
+    model, tokens = make_model().double(), random_tokens(3, 40)
+
+    def loss_of_row(parameters, row):
+        inputs = dict(input_ids=row[None], use_cache=False)
+        if labelled:
+            return torch.func.functional_call(model, parameters, kwargs=dict(inputs, labels=row[None])).loss
+        return torch.func.functional_call(model, parameters, kwargs=inputs).logits.sin().sum()
+
+    parameters = dict(model.named_parameters())
+    together = torch.func.vmap(torch.func.grad(loss_of_row), (None, 0))(parameters, tokens)
+    for index, row in enumerate(tokens):
+        alone = gradients(model, loss_of_row(parameters, row))
+        assert_same_gradients({name: gradient[index] for name, gradient in together.items()}, alone)
+
+
+@pytest.mark.slow
+def test_compiled_training_at_several_lengths(make_model, random_tokens):
+    """From the second length on, sizes are symbols."""
+    model = make_model(num_hidden_layers=1)
+    compiled = torch.compile(model, fullgraph=True)
+    for shape in ((2, 32), (2, 64), (3, 17), (2, 100)):
+        tokens = random_tokens(*shape)
+        inputs = dict(input_ids=tokens, labels=tokens, use_cache=False)
+        ours, expected = compiled(**inputs).loss, model(**inputs).loss
+        torch.testing.assert_close(ours, expected)
+        assert_same_gradients(gradients(model, ours), gradients(model, expected), 1e-5)
