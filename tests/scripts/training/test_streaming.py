@@ -52,6 +52,14 @@ def test_streamed_stories_are_those_that_are_loaded(folder):
         assert (held_out and held_out["text"][:]) == (expected and expected["text"][:])
 
 
+def test_released_babistories(tmp_path):
+    for name, numbers in (("traindataset.txt", range(5)), ("valdataset.txt", range(5, 7))):
+        (tmp_path / name).write_text("".join(json.dumps(tell(number)) + "\n" for number in numbers))
+    streamed, held_out = stream_stories(DataArguments(dataset=str(tmp_path)))
+    assert [story["text"] for story in streamed] == [tell(number) for number in range(5)]
+    assert held_out["text"][:] == [tell(5), tell(6)]
+
+
 def test_hub_stories(monkeypatch):
     splits = {
         name: Dataset.from_dict({"tale": [name], "id": [1]}).to_iterable_dataset()
