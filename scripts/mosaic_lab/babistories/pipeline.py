@@ -72,7 +72,7 @@ def make_stories(options: StoryArguments) -> dict[str, Any] | None:
 
 
 def _claim(folder: Path, shards: Path, options: StoryArguments, state: PartialState) -> dict[str, Any] | None:
-    """Begins a data set, or goes on with it; returns its statistics if it is finished already.
+    """Begins or resumes a data set; returns its statistics if it is finished already.
 
     Raises:
         InputError: if it was begun or finished with other options, or cannot be written.
@@ -85,20 +85,21 @@ def _claim(folder: Path, shards: Path, options: StoryArguments, state: PartialSt
             f"output_dir {options.output_dir} was begun with other options: "
             f"{describe_difference(before, now)}; name another one, or move {shards} away"
         )
-    if statistics is None:
+    finished = statistics.get("recipe") if isinstance(statistics, dict) else None
+    if finished is None:
         check_free(folder)
-    elif statistics.get("recipe") != recipe:
+    elif finished != recipe:
         raise InputError(
-            f"output_dir {options.output_dir} is finished with other options: "
-            f"{describe_difference(statistics.get('recipe'), recipe)}; name another one, or move it away"
+            f"output_dir {options.output_dir} was finished with other options: "
+            f"{describe_difference(finished, recipe)}; name another one, or move it away"
         )
     # All processes look before the first one writes.
     state.wait_for_everyone()
-    if statistics is None and state.is_main_process:
+    if finished is None and state.is_main_process:
         make_folder(shards)
         write_json(shards / OPTIONS, now)
     state.wait_for_everyone()
-    return statistics
+    return statistics if finished is not None else None
 
 
 def _tell(seed: int, numbers: range, _: str) -> Records:

@@ -178,11 +178,14 @@ def test_a_folder_with_other_contents_is_refused(made, tmp_path, read_error):
     before = contents(made)
     assert "begun with other options: seed 0, not 1;" in error(seed=1)
     assert "num_stories 60, not 61" in error(num_stories=61)
-    assert "finished with other options: validation_fraction 0.2, not 0.1;" in error(validation_fraction=0.1)
+    assert "was finished with other options: validation_fraction 0.2, not 0.1;" in error(
+        validation_fraction=0.1
+    )
     assert contents(made) == before
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
+    (other / "statistics.json").write_text("[]")
     assert f"folder {other}: there is something already" in error(output_dir=str(other))
     assert sorted(tmp_path.iterdir()) == [other, tmp_path / "recipe.yaml"]
 
