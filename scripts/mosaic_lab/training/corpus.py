@@ -113,6 +113,10 @@ def _tell(num_stories: int, seed: int) -> Iterator[dict[str, str]]:
 
 
 def _list_files(folder: Path) -> dict[str, list[Path]]:
+    # First, since the authors' own preparation leaves train.bin beside them, which looks like a split.
+    released = {split: sorted(folder.rglob(name)) for name, split in RELEASED_SPLITS.items()}
+    if any(released.values()):
+        return {split: paths for split, paths in released.items() if paths}
     try:
         patterns = get_data_patterns(str(folder))
         files = DataFilesDict.from_local_or_remote(patterns, str(folder), allowed_extensions=list(READERS))
@@ -120,11 +124,7 @@ def _list_files(folder: Path) -> dict[str, list[Path]]:
         files = {}
     if not any(files.values()):
         raise InputError(f"{folder}: no data files ({', '.join(READERS)}) in this folder")
-    splits: dict[str, list[Path]] = {}
-    for split, paths in files.items():
-        for path in sorted(map(Path, paths)):
-            splits.setdefault(RELEASED_SPLITS.get(path.name, str(split)), []).append(path)
-    return splits
+    return {str(split): sorted(map(Path, paths)) for split, paths in files.items() if paths}
 
 
 def _read(paths: list[Path], text_column: str) -> Dataset:

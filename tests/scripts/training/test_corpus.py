@@ -80,6 +80,7 @@ def test_released_babistories(tmp_path):
     write(tmp_path / "traindataset.txt", "\n" + "".join(json.dumps(story) + "\n" for story in STORIES))
     write(tmp_path / "valdataset.txt", json.dumps('"Oh!" said\nTom.', ensure_ascii=False))
     write(tmp_path / "babistories-dataset.7z.001", "7z")
+    write(tmp_path / "train.bin", "what the authors' prepare.py writes")
     train, validation = load(tmp_path)
     assert (train["text"][:], validation["text"][:]) == (STORIES, ['"Oh!" said\nTom.'])
     assert load(tmp_path / "traindataset.txt")[0]["text"][:] == STORIES
