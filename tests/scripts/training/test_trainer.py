@@ -183,7 +183,10 @@ def test_diverged_run_stops_and_keeps_the_checkpoints_before(short_recipe, tmp_p
     ("options", "problem"),
     [
         (["--learning_rate", "inf", "--save_steps", "1"], "step 1: the weights are not finite any more ("),
-        (["--learning_rate", "1e38", "--max_steps", "1"], "step 1: the validation loss is nan"),
+        (
+            ["--learning_rate", "1e36", "--max_steps", "1", "--save_strategy", "no"],
+            "step 1: the validation loss is nan",
+        ),
     ],
 )
 def test_runs_that_diverge_at_once_leave_nothing(short_recipe, tmp_path, read_error, options, problem):
