@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,10 @@ def occupying(folder: str | os.PathLike) -> Iterator[None]:
         # Before it is released: afterwards it could be another program's.
         (folder / LOCK).unlink(missing_ok=True)
         lock.release()
-        for path in made:
-            if any(path.iterdir()):
-                break
-            path.rmdir()
+        # The first one that is not empty stays, as do those above it.
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
 
 
 @contextmanager

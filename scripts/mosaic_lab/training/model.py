@@ -57,7 +57,12 @@ def build_model(
             positions than `block_size`.
     """
     if is_trained(name):
-        model = load_trained(name, attn_implementation=attn_implementation)
+        try:
+            model = load_trained(name, attn_implementation=attn_implementation)
+        except InputError as error:
+            if Path(name).exists():
+                raise
+            raise InputError(f"{error}; presets are {', '.join(list_presets())}") from error
     else:
         config = read_config(name)
         config.vocab_size = max(config.vocab_size, _padded(len(tokenizer)))

@@ -165,8 +165,8 @@ class TrainingArguments(HfTrainingArguments):
         if not self.output_dir:
             raise ValueError("output_dir must name the folder for the trained model")
         if self.hub_token is not None:
-            # The Trainer pickles its options.
-            raise ValueError("hub_token would be saved with training_args.bin; set HF_TOKEN instead")
+            # The Trainer pickles its options before it uploads.
+            raise ValueError("hub_token would be written to the disk; set HF_TOKEN instead")
         if self.push_to_hub and self.hub_revision is not None:
             raise ValueError(f"hub_revision {self.hub_revision}: only the main branch is uploaded to")
         super().__post_init__()

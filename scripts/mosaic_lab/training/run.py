@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from modeling_mosaic.push_callback import PushModelCode
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import occupying
+from mosaic_lab.core.files import occupying, sync
 from mosaic_lab.core.hub_access import naming_hub_errors
 from mosaic_lab.hub.push import push
 from mosaic_lab.training.corpus import load_stories, stream_stories
@@ -138,6 +138,7 @@ def save(trainer: Trainer, folder: Path) -> None:
     trainer.save_model(str(partial), _internal_call=True)
     if trainer.is_world_process_zero():
         for file in partial.iterdir():
+            sync(file)
             file.replace(folder / file.name)
         shutil.rmtree(partial)
         trainer.save_state()

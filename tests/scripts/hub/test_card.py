@@ -10,7 +10,7 @@ from mosaic_lab.programs import train
 # None is the Trainer's default, and each changes the losses.
 OPTIONS = """--lr_scheduler_type cosine_with_min_lr --lr_scheduler_kwargs {"min_lr":0.02} --warmup_steps 1
     --adam_epsilon 1e-3 --adam_beta1 0.7 --weight_decay 0.3 --max_grad_norm 0.123456789 --seed 7 --data_seed 8
-    --learning_rate 0.0123456789 --per_device_train_batch_size 4 --gradient_accumulation_steps 2 
+    --learning_rate 0.0123456789 --per_device_train_batch_size 4 --gradient_accumulation_steps 2
     --corpus_seed 3 --optim adamw_torch --max_steps 4 --logging_steps 1 --eval_steps 2""".split()
 
 

@@ -315,4 +315,4 @@ def test_regbench_folder_must_be_new(tmp_path, read_error):
 def test_token_is_not_pickled(recipe, tmp_path, read_error):
     options = ["--output_dir", tmp_path / "out", "--hub_token", "hf_secret"]
     error = read_error(train.main, recipe, *options)
-    assert "hub_token would be uploaded" in error and "hf_secret" not in error
+    assert "hub_token would be written" in error and "hf_secret" not in error

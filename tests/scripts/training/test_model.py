@@ -90,6 +90,13 @@ def test_tokenizer_must_fit_into_the_vocabulary(small_tokenizer, tmp_path):
         load_with_tokenizer(str(tmp_path))
 
 
+def test_unknown_models_come_with_the_presets(small_tokenizer):
+    with pytest.raises(
+        InputError, match="^model mosaic-99: cannot be loaded: .*; presets are .*, mosaic-tiny$"
+    ):
+        build_model("mosaic-99", small_tokenizer, 64)
+
+
 def test_unknown_attention_is_named(small_tokenizer):
     with pytest.raises(InputError, match="magic"):
         build_model("mosaic-tiny", small_tokenizer, 64, attn_implementation="magic")
