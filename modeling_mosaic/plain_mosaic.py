@@ -41,7 +41,7 @@ class PlainMosaic:
         return self.linear(self.config.logit_scale * x_BTC, "lm_head")
 
     def contextual_memory(self, x_BTC: torch.Tensor, layer: str) -> torch.Tensor:
-        """Equation 8: `y_T = sum_{i <= T-1} softmax_i(k_T . k_i) v_i`; `y_1 = 0`, as nothing is stored yet."""
+        """Equation 8: `y_T = sum_{i <= T-1} softmax_i(k_T . k_i) v_i`; `y_1 = 0`: nothing is stored yet."""
         name, time = f"{layer}.contextual_memory", x_BTC.shape[1]
         key_BHTD = self.keys(x_BTC, f"{name}.key_extractor", self.config.num_attention_heads)
         value_BHTD = self.values(x_BTC, name)
@@ -82,7 +82,7 @@ class PlainMosaic:
     def values(self, x_BTC: torch.Tensor, name: str) -> torch.Tensor:
         """Equation 7: `v_T = alpha Norm(v~_T + lambda v~_{T+1})`, `v~_T = W x_T`, `lambda = (1 - c) / c`.
 
-        The last token has no next one, and nobody recalls its value.
+        The last token has no next one; its value is never recalled.
         """
         raw_BHTD = self.heads(x_BTC, f"{name}.v_proj", self.config.num_attention_heads)
         mix_H11 = self.scalars(f"{name}.peek_norm.mix")
