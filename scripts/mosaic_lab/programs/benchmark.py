@@ -28,6 +28,7 @@ from mosaic_lab.benchmark.models import COUNTED_POSITIONS, balance_parameters, b
 from mosaic_lab.benchmark.options import BenchmarkArguments, make_parser
 from mosaic_lab.benchmark.report import format_check, format_tables
 from mosaic_lab.benchmark.results import Results
+from mosaic_lab.core.devices import find_device
 from mosaic_lab.core.errors import InputError, reported_as
 
 CHECK_BATCH, CHECK_TOKENS = 2, 200
@@ -271,8 +272,7 @@ def compare(model: MosaicForCausalLM, tokens: torch.Tensor) -> dict[str, float]:
 
 def prepare_machine(options: BenchmarkArguments) -> None:
     """Threads, and whether the device is there."""
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: torch finds no CUDA device")
+    find_device(options.device)
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
 

@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -15,6 +13,7 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
+from mosaic_lab.core.devices import check_dtype
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.hub_access import first_line, is_only_local
 from mosaic_lab.core.shipped import shipped
@@ -50,7 +49,13 @@ def build_model(
             positions than `block_size`.
     """
     if is_trained(name):
-        model = load_trained(name, attn_implementation=attn_implementation)
+        try:
+            model = load_trained(name, attn_implementation=attn_implementation)
+        except InputError as error:
+            if Path(name).exists():
+                raise
+            presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.json")))
+            raise InputError(f"{error}; the presets are {presets}") from error
     else:
         config = read_config(name)
         config.vocab_size = max(config.vocab_size, _padded(len(tokenizer)))
@@ -76,13 +81,15 @@ def load_trained(name: str, **options) -> PreTrainedModel:
     Raises:
         InputError: if the model cannot be loaded, or if weights are missing in it.
     """
+    check_dtype(options.get("dtype", "auto"))
     if Path(name).is_absolute() and not Path(name).exists():
         raise InputError(f"model {name}: there is no such folder")
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             name, output_loading_info=True, local_files_only=is_only_local(name), **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    # Damaged or hostile files lead transformers to errors of any kind.
+    except Exception as error:
         raise InputError(f"model {name}: cannot be loaded: {first_line(error)}") from error
     if report["missing_keys"]:
         raise InputError(
@@ -105,7 +112,8 @@ def read_config(name: str) -> PreTrainedConfig:
     path = preset if preset.exists() else Path(name)
     try:
         return AutoConfig.from_pretrained(os.fspath(path))
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+    # As above.
+    except Exception as error:
         raise InputError(f"model {name}: {path}: {' '.join(str(error).split())}") from error
 
 
