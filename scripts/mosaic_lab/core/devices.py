@@ -8,7 +8,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
 def find_device(name: str | None) -> torch.device:
-    """The device that an option names: cpu, cuda, cuda:1, mps, ...; the accelerator if there is one by default.
+    """The device `name`: cpu, cuda, cuda:1, mps, ...; by default the accelerator if there is one.
 
     Raises:
         InputError: if there is no such device in this machine.

@@ -56,12 +56,11 @@ def reported_as(program: str, resume: str = "") -> Iterator[None]:
 def explain(error: Exception) -> str | None:
     """The message for an error that the user can correct; `None` for a bug of ours.
 
-    The user's are: `InputError`; what the machine refuses (`OSError`, `MemoryError`), a package that is
-    missing (`ImportError`), exceptions of a type that a library defines; and others that are raised
-    in the code of a library, be it transformers, torch or the standard library. The library `modeling_mosaic`
-    is among these for a `ValueError` or a `TypeError`, with which it refuses arguments. What is raised by code
-    of the programs, and any `AttributeError` or `NameError`, is a bug. The cause of an exception counts in
-    its place.
+    The user's are `InputError`, what the machine refuses (`OSError`, `MemoryError`), a missing package
+    (`ImportError`), exceptions of types that libraries define, and built-in ones that are raised in the code
+    of a library: transformers, torch, the standard library; `modeling_mosaic` too, for a `ValueError` or a
+    `TypeError`, with which it refuses arguments. Built-in ones that are raised in the programs' own code are
+    bugs, and so are `AttributeError` and `NameError` anywhere. The cause of an exception counts in its place.
     """
     cause = error
     while cause.__cause__ is not None and not isinstance(cause, InputError):

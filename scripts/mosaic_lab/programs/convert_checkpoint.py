@@ -23,8 +23,8 @@ def convert(checkpoint: str, output_dir: str, config: str | None) -> None:
     tied = "tied" if fields.tie_word_embeddings else "untied"
     print(
         f"{fields.num_hidden_layers} blocks of {fields.num_attention_heads} heads, "
-        f"width {fields.hidden_size}, "
-        f"{fields.num_persistent_banks} bank(s) of {fields.persistent_memory_size} persistent pairs per head, "
+        f"width {fields.hidden_size}, {fields.num_persistent_banks} bank(s) of "
+        f"{fields.persistent_memory_size} persistent pairs per head, "
         f"{fields.vocab_size} tokens, {tied} head, {'biases' if fields.use_bias else 'no biases'}: "
         f"{model.num_parameters():,} parameters"
     )

@@ -112,7 +112,7 @@ def read_config(name: str) -> PreTrainedConfig:
     path = preset if preset.exists() else Path(name)
     try:
         return AutoConfig.from_pretrained(os.fspath(path))
-    # As above.
+    # As in `load_trained`.
     except Exception as error:
         raise InputError(f"model {name}: {path}: {' '.join(str(error).split())}") from error
 
