@@ -52,7 +52,11 @@ def run(installed, tmp_path):
         # The folder comes before site-packages, where the checkout may be installed too.
         environment = os.environ | {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [sys.executable, *map(str, command)], cwd=tmp_path, env=environment, capture_output=True, text=True
+            [sys.executable, *map(str, command)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -76,7 +80,9 @@ def test_every_file_is_in_the_wheel(installed):
 
 def test_trains_and_writes_without_the_checkout(run, installed, tmp_path):
     mosaic = installed / "bin" / "mosaic"
-    where = run("-c", "import modeling_mosaic, mosaic_lab; print(modeling_mosaic.__file__, mosaic_lab.__file__)")
+    where = run(
+        "-c", "import modeling_mosaic, mosaic_lab; print(modeling_mosaic.__file__, mosaic_lab.__file__)"
+    )
     assert all(Path(file).is_relative_to(installed) for file in where.split())
     overrides = "--num_stories 60 --train_tokenizer 300 --block_size 32 --per_device_train_batch_size 2"
     overrides += " --max_steps 5 --eval_strategy no --save_strategy no --use_cpu --disable_tqdm true"

@@ -2,8 +2,10 @@
 
 import math
 
-# Least value, and the first one that is too large.
-COUNT, SEED, RATE = (1, 2**31), (0, 2**32), (0, math.inf)
+# Least and largest value.
+COUNT, SEED, RATE = (1, 2**31), (0, 2**32 - 1), (0, math.inf)
+# Below 1.
+DECAY = (0, math.nextafter(1, 0))
 TRAINER_BOUNDS = {
     "per_device_train_batch_size": COUNT,
     "per_device_eval_batch_size": COUNT,
@@ -21,8 +23,8 @@ TRAINER_BOUNDS = {
     "learning_rate": RATE,
     "warmup_steps": RATE,
     "weight_decay": RATE,
-    "adam_beta1": (0, 1),
-    "adam_beta2": (0, 1),
+    "adam_beta1": DECAY,
+    "adam_beta2": DECAY,
     "adam_epsilon": RATE,
     "max_grad_norm": RATE,
     "label_smoothing_factor": (0, 1),

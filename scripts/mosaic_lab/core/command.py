@@ -233,19 +233,20 @@ def check_least(options: Any, **bounds: float) -> None:
 
 
 def check_range(options: Any, **bounds: tuple[float, float]) -> None:
-    """Checks that options, or all entries of list options, lie in `[least, below)`.
+    """Checks that options, or all entries of list options, lie between two bounds or are one of them.
 
     `None` and empty lists pass.
 
     Raises:
-        ValueError: that names the option, the range and the value.
+        ValueError: that names the option, the bound and the value.
     """
-    for name, (least, below) in bounds.items():
+    for name, (least, most) in bounds.items():
         value = getattr(options, name)
         values = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(least <= entry < below for entry in values):
-            expected = f"be at least {least}" if below == math.inf else f"lie in [{least}, {below})"
-            raise ValueError(f"{name} must {expected}, not {value}")
+        if not all(entry >= least for entry in values):
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+        if not all(entry <= most for entry in values):
+            raise ValueError(f"{name} must be at most {most}, not {value}")
 
 
 def check_each_once(options: Any, *names: str) -> None:

@@ -1,6 +1,7 @@
 """Errors that the user can correct: one line on the terminal, exit status 2, no traceback."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 # A line on the terminal is enough for those who gave wrong input; with this set, the traceback comes first.
 TRACEBACK = "MOSAIC_TRACEBACK"
+_LONG_LINE = 200
 _PROGRAMS = str(Path(__file__).parents[1]) + os.sep
 
 
@@ -71,10 +73,21 @@ def explain(error: Exception) -> str | None:
         return None
     if isinstance(cause, OSError) and cause.strerror and cause.filename is not None:
         return f"{os.fsdecode(cause.filename)}: {cause.strerror}"
-    kind = type(cause).__name__ + (f" in {module}" if (module := _raised_in(cause)) else "")
-    first = _first_line(error)
-    last = _first_line(cause)
-    return f"{first}{'' if last in first else f': {last}'} ({kind})"
+    first, last = first_line(error), first_line(cause)
+    message = first if last in first else f"{first}: {last}"
+    module = _raised_in(cause)
+    # Its messages tell enough.
+    if module.startswith("modeling_mosaic"):
+        return message
+    return f"{message} ({type(cause).__name__}{f' in {module}' if module else ''})"
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, without the advice that libraries append."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    sentence, *_ = re.split(r"(?<=[.!]) (?=[A-Z])", lines[0])
+    return lines[0] if len(lines[0]) <= _LONG_LINE else sentence
 
 
 def _is_users(error: BaseException) -> bool:
@@ -98,12 +111,6 @@ def _raised_in(error: BaseException) -> str:
     if frames[-1].f_code.co_filename.startswith(_PROGRAMS):
         return "mosaic_lab"
     return frames[-1].f_globals.get("__name__", "")
-
-
-def _first_line(error: BaseException) -> str:
-    """The reason without the advice that libraries append."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _printable(message: str) -> str:

@@ -51,6 +51,6 @@ class EvaluationArguments:
         for name, bound in (least | {"batch_size": 1, "evaluation_seed": 0}).items():
             if getattr(self, name) < bound:
                 raise ValueError(f"{name} must be at least {bound}, not {getattr(self, name)}")
-        check_range(self, segment_size=(2, LARGEST_SEGMENT + 1))
+        check_range(self, segment_size=(2, LARGEST_SEGMENT))
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, not {self.temperature}")

@@ -13,12 +13,12 @@ from mosaic_lab.core.errors import InputError, reported_as
 from mosaic_lab.training.model import load_trained
 from mosaic_lab.training.tokenizer import load_tokenizer
 
-# Of the sampling, in [least, below); a temperature below the least makes logits infinite in float16.
+# Least and largest values; a lower temperature would make logits infinite in float16.
 SAMPLING = {
     "temperature": (1e-3, float("inf")),
     "top_k": (0, 2**31),
-    "top_p": (0, 1.0000001),
-    "min_p": (0, 1.0000001),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
     "repetition_penalty": (1e-3, 1e3),
 }
 
@@ -60,9 +60,9 @@ class GenerationArguments:
     )
 
     def __post_init__(self):
-        check_range(self, **SAMPLING, seed=(0, 2**32), max_new_tokens=(1, 2**31))
+        check_range(self, **SAMPLING, seed=(0, 2**32 - 1), max_new_tokens=(1, 2**31))
         # Each is a row of the batch.
-        check_range(self, num_beams=(1, 1025), num_return_sequences=(1, 1025))
+        check_range(self, num_beams=(1, 1024), num_return_sequences=(1, 1024))
 
 
 def make_parser() -> CommandParser:
@@ -99,7 +99,12 @@ def generate(model: str, prompt: str, options: GenerationArguments) -> None:
     is_single = options.num_return_sequences == 1 and (options.num_beams or 1) == 1
     streamer = TextStreamer(tokenizer, skip_special_tokens=True) if is_single else None
     set_seed(options.seed)
-    texts = write(prompt, streamer=streamer, **given)
+    try:
+        texts = write(prompt, streamer=streamer, **given)
+    except Exception:
+        # Ends the line that the text is on.
+        print()
+        raise
     if not is_single:
         print("\n\n".join(text["generated_text"] for text in texts))
 

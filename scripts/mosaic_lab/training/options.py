@@ -115,7 +115,7 @@ class DataArguments:
         if not self.dataset.strip():
             raise ValueError("dataset must name a file, a folder or a Hub dataset, not an empty string")
         check_least(self, preprocessing_workers=1)
-        check_range(self, corpus_seed=(0, 2**32), num_stories=(1, MOST_STORIES + 1), block_size=(2, 2**24))
+        check_range(self, corpus_seed=(0, 2**32 - 1), num_stories=(1, MOST_STORIES), block_size=(2, 2**24))
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
 
