@@ -138,7 +138,7 @@ BASE = {
     "attention_maps": "../out --dataset ../text.txt --validation_fraction 0.5 --contexts 64"
     " --num_sequences 2 --output_dir maps".split(),
     "three_moons": ["three_moons/grid", "--output_dir", "moons"],
-    "comparison": ["comparison/small", "--output_dir", "compared"],
+    "comparison": ["small", "--output_dir", "compared"],
     "regbench_data": ["languages"],
 }
 # The programs that run the experiments.
@@ -238,6 +238,7 @@ def prepare(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     from mosaic_lab.programs import train
+    from original_reference import random_checkpoint
 
     story = "Once upon a time there was a small fox who liked to count the stars above the quiet hill.\n\n"
     (folder / "text.txt").write_text("".join(f"{number}. {story}" for number in range(60)))
@@ -294,10 +295,11 @@ def prepare(folder: Path) -> None:
     for run in ("out", "out/64"):
         (folder / "maps" / run).mkdir(parents=True)
         (folder / "maps" / run / "options.json").write_text("{")
-    sparse = torch.eye(3).to_sparse()
-    torch.save({"model": {"blocks.0.attn.k_featurizer.conv.weight": sparse}}, folder / "sparse.pt")
-    meta = torch.empty(3, device="meta")
-    torch.save({"model": {"blocks.0.attn.k_featurizer.conv.weight": meta}}, folder / "meta.pt")
+    state_dict, arguments = random_checkpoint("regular")
+    key = next(key for key, weight in state_dict.items() if weight.dim() == 2)
+    for name, weight in (("sparse", state_dict[key].to_sparse()), ("meta", state_dict[key].to("meta"))):
+        content = {"model": state_dict | {key: weight}, "model_args": arguments}
+        torch.save(content, folder / f"{name}.pt")
 
 
 def main(folder: Path, seed: str = "0", drawn: int = 0) -> bool:

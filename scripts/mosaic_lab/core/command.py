@@ -17,7 +17,8 @@ from mosaic_lab.core.bounds import TRAINER_BOUNDS
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.shipped import shipped
 
-LARGEST_RECIPE = 2**20
+# Bytes, and levels of lists and mappings.
+LARGEST_RECIPE, DEEPEST_RECIPE = 2**17, 20
 
 
 class CommandParser(HfArgumentParser):
@@ -206,19 +207,28 @@ def load_recipe(path: Path) -> dict[str, Any]:
         if len(content) > LARGEST_RECIPE:
             raise InputError(f"{path}: too large for a recipe, which is made of lines `option: value`")
         text = content.decode("utf-8")
-        # A few of them that name each other stand for a value of any size.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise InputError(f"{path}: a recipe has no aliases (*name)")
+        _refuse_bombs(path, text)
         recipe = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except InputError:
         raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
         raise InputError(f"{path}: a recipe is made of lines `option: value`")
     return recipe
+
+
+def _refuse_bombs(path: Path, text: str) -> None:
+    """Small files that would take for ever to read: aliases of aliases, and lists in lists in lists."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(f"{path}: a recipe has no aliases (*name)")
+        if depth > DEEPEST_RECIPE:
+            raise InputError(f"{path}: nested deeper than {DEEPEST_RECIPE} levels")
 
 
 def check_least(options: Any, **bounds: float) -> None:
