@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,13 @@ import os, signal, sys, time
 from mosaic_lab.core.errors import reported_as
 
 with reported_as("train", resume="--resume_from_checkpoint resumes"):
+    reads, writes = os.pipe()
     worker = os.fork()
     if worker == 0:
+        os.write(writes, b"ready")
         time.sleep(60)
+        os._exit(0)
+    os.read(reads, 5)
     os.kill(worker, signal.SIGTERM)
     print(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]), flush=True)
     os.kill(os.getpid(), getattr(signal, sys.argv[1]))
@@ -57,7 +62,7 @@ def missing_column():
         ((torch.nn.Linear(2, 2), torch.zeros(3)), "(RuntimeError in torch.nn.modules.linear)"),
         ((wrap, RuntimeError, json.loads, "{"), "something failed: Expecting property name"),
         ((open, "/nope/file"), "/nope/file: No such file or directory"),
-        ((MosaicConfig, 64, -1), "hidden_size"),
+        ((partial(MosaicConfig, hidden_size=-1),), "hidden_size"),
     ],
 )
 def test_the_users_errors_are_explained(call, message):
