@@ -232,20 +232,8 @@ def attempt(call, *arguments, folder: Path, seconds: float = SECONDS) -> tuple[s
     return (CLEAR if status == 2 and len(lines) == 1 and "Traceback" not in printed else RAW), printed
 
 
-def prepare(folder: Path) -> None:
-    """Tiny data, a model of a few steps, and damaged copies of it."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    from mosaic_lab.programs import train
-    from original_reference import random_checkpoint
-
-    story = "Once upon a time there was a small fox who liked to count the stars above the quiet hill.\n\n"
-    (folder / "text.txt").write_text("".join(f"{number}. {story}" for number in range(60)))
-    (folder / "deep.json").write_text("[" * 100_000)
-    (folder / "surrogate.jsonl").write_text('{"text": "a\\ud800"}\n' * 5)
-    config = {"model_type": "mosaic", "vocab_size": 320, "hidden_size": 16, "num_hidden_layers": 1}
-    (folder / "tiny.json").write_text(json.dumps(config | {"num_attention_heads": 2}))
+def write_recipes(folder: Path) -> None:
+    """The recipes that `BASE` names."""
     options = {
         "dataset": str(folder / "text.txt"),
         "model": str(folder / "tiny.json"),
@@ -260,6 +248,23 @@ def prepare(folder: Path) -> None:
     }
     (folder / "recipe.yaml").write_text("".join(f"{key}: {value}\n" for key, value in options.items()))
     (folder / "stories.yaml").write_text("shard_size: 4\nnear_duplicate: 1.0\n")
+
+
+def prepare(folder: Path) -> None:
+    """Tiny data, a model of a few steps, and damaged copies of it."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from mosaic_lab.programs import train
+    from original_reference import random_checkpoint
+
+    story = "Once upon a time there was a small fox who liked to count the stars above the quiet hill.\n\n"
+    (folder / "text.txt").write_text("".join(f"{number}. {story}" for number in range(60)))
+    (folder / "deep.json").write_text("[" * 100_000)
+    (folder / "surrogate.jsonl").write_text('{"text": "a\\ud800"}\n' * 5)
+    config = {"model_type": "mosaic", "vocab_size": 320, "hidden_size": 16, "num_hidden_layers": 1}
+    (folder / "tiny.json").write_text(json.dumps(config | {"num_attention_heads": 2}))
+    write_recipes(folder)
     out = folder / "out"
     end, printed = attempt(train.main, [f"{folder}/recipe.yaml", "--output_dir", str(out)], folder=folder)
     assert end == ACCEPTED, printed

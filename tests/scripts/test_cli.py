@@ -10,7 +10,9 @@ import pytest
 
 from mosaic_lab import cli
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+ROOT = Path(__file__).parents[2]
+PROCESSES = ROOT / "configuration" / "accelerate" / "cpu-processes.yaml"
+SCRIPTS = ROOT / "scripts"
 MOSAIC = "import sys; sys.argv[0] = 'mosaic'; from mosaic_lab.cli import main; main()"
 # Runs in every Python process at its start: notes how threads will wait when torch is imported, and ends
 # a program that is there for that only.
@@ -69,7 +71,7 @@ def test_idle_threads_sleep(run):
     [
         ("torch.distributed.run", "--nproc-per-node", "2"),
         ("accelerate.commands.launch", "--cpu"),
-        ("accelerate.commands.launch", "--cpu", "--num_processes", "2"),
+        ("accelerate.commands.launch", "--config_file", PROCESSES, "--num_processes", "2"),
     ],
 )
 def test_idle_threads_sleep_in_launched_processes(run, launcher):

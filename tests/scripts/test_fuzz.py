@@ -12,7 +12,7 @@ import pytest
 import hostile
 
 ROOT = Path(__file__).parents[2]
-DRAWN = 40
+DRAWN = 100
 PROGRAMS = [name for name in hostile.BASE if name not in hostile.RUNNERS]
 
 
@@ -45,8 +45,11 @@ def test_parsers(program, tmp_path):
         assert 0 < count_refused(program, drawn) < DRAWN
         assert count_refused(program, listed) == len(listed)
 
+    hostile.write_recipes(tmp_path)
+    place = tmp_path / "case"
+    place.mkdir()
     # The Trainer's options set up accelerate, of which a process has one.
-    end, printed = hostile.attempt(check, folder=tmp_path)
+    end, printed = hostile.attempt(check, folder=place)
     assert end == hostile.ACCEPTED, printed
 
 

@@ -59,6 +59,15 @@ class CommandParser(HfArgumentParser):
         """`ArgumentParser.add_argument`, without the spellings with dashes that transformers adds."""
         return super().add_argument(*(name for name in names if "-" not in name.lstrip("-")), **options)
 
+    def format_help(self) -> str:
+        """The help, with a line of usage that does not list every option."""
+        arguments = [
+            f"{action.dest.upper()}{' [...]' if action.nargs == '+' else ''}"
+            for action in self._get_positional_actions()
+        ]
+        self.usage = " ".join(["%(prog)s", *arguments, "[--option value ...]"])
+        return super().format_help()
+
     def error(self, message: str):
         raise InputError(message)
 

@@ -327,7 +327,7 @@ def run(options: BenchmarkArguments, recipe: Path, argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Runs the recipe that `argv` names, with the options that follow it."""
     argv = sys.argv[1:] if argv is None else argv
-    with reported_as("benchmark"):
+    with reported_as("benchmark", resume="the same command resumes"):
         options, others = make_parser().parse(argv)
         recipe, memory_of = Path(others.recipe), others.memory_of
         prepare_machine(options)

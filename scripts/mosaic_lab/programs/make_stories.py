@@ -16,7 +16,7 @@ def make_parser() -> CommandParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the recipe that `argv` names, with the options that follow it, and prints what came of it."""
-    with reported_as("make_stories"):
+    with reported_as("make_stories", resume="the same command resumes"):
         options, _ = make_parser().parse(sys.argv[1:] if argv is None else argv)
         statistics = make_stories(options)
         if statistics is not None:

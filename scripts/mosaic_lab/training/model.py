@@ -54,8 +54,7 @@ def build_model(
         except InputError as error:
             if Path(name).exists():
                 raise
-            presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.json")))
-            raise InputError(f"{error}; the presets are {presets}") from error
+            raise InputError(f"{error}; presets: {list_presets()}") from error
     else:
         config = read_config(name)
         config.vocab_size = max(config.vocab_size, _padded(len(tokenizer)))
@@ -98,6 +97,11 @@ def load_trained(name: str, **options) -> PreTrainedModel:
     return model
 
 
+def list_presets() -> str:
+    """Names of the shipped configs of new models, for messages."""
+    return ", ".join(sorted(path.stem for path in PRESETS.glob("*.json")))
+
+
 def _padded(size: int) -> int:
     return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
@@ -110,6 +114,10 @@ def read_config(name: str) -> PreTrainedConfig:
     """
     preset = PRESETS / f"{name}.json"
     path = preset if preset.exists() else Path(name)
+    if not path.exists():
+        raise InputError(
+            f"model {name}: there is no such file, and no preset of that name; presets: {list_presets()}"
+        )
     try:
         return AutoConfig.from_pretrained(os.fspath(path))
     # As in `load_trained`.
