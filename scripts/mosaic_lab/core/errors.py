@@ -86,8 +86,9 @@ def first_line(error: BaseException) -> str:
     """What went wrong, without the advice that libraries append."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    sentence, *_ = re.split(r"(?<=[.!]) (?=[A-Z])", lines[0])
-    return lines[0] if len(lines[0]) <= _LONG_LINE else sentence
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    sentence, *_ = re.split(r"(?<=[.!]) (?=[A-Z])", line)
+    return line if len(line) <= _LONG_LINE else sentence
 
 
 def _is_users(error: BaseException) -> bool:

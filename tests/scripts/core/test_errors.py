@@ -82,6 +82,7 @@ def test_bugs_are_not():
 def test_long_advice_is_cut():
     error = ValueError(f"The reason. You {'might ' * 50}run rm -rf.\nMore.")
     assert first_line(error) == "The reason."
+    assert first_line(RuntimeError("Errors:\n\tin x\n\tin y")) == "Errors: in x"
     assert first_line(KeyError("it's")) == "it's" and first_line(ValueError()) == "ValueError"
 
 
