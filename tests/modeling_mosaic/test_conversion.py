@@ -612,7 +612,9 @@ class TestScript:
         path = tmp_path / "model.safetensors"
         save_file({"_orig_mod." + key: tensor.clone() for key, tensor in state_dict.items()}, path)
         (tmp_path / "config.json").write_text(json.dumps(config | {"implementation": "x", "ic_dropout": 0.1}))
-        done = run_script(path, "--output", tmp_path / "new" / "out", "--config", tmp_path / "config.json")
+        done = run_script(
+            path, "--output_dir", tmp_path / "new" / "out", "--config", tmp_path / "config.json"
+        )
         assert done.returncode == 0, done.stderr
         assert "Library regular" in done.stdout and str(tmp_path / "new" / "out") in done.stdout
         assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["out"]
@@ -630,11 +632,11 @@ class TestScript:
         Path("bad.json").write_text("{")
         before = sorted(Path().rglob("*"))
         for arguments, message in [
-            (["a.pt", "--output", "full"], "full is not empty"),
-            (["a.pt", "--output", "a.pt"], "a.pt exists and is not a folder"),
-            (["a.pt", "--output", "a.pt/out"], "Not a directory"),
-            (["short.pt", "--output", "out"], "short.pt is truncated"),
-            (["a.pt", "--output", "out", "--config", "bad.json"], "cannot read the configuration"),
+            (["a.pt", "--output_dir", "full"], "full is not empty"),
+            (["a.pt", "--output_dir", "a.pt"], "a.pt exists and is not a folder"),
+            (["a.pt", "--output_dir", "a.pt/out"], "Not a directory"),
+            (["short.pt", "--output_dir", "out"], "short.pt is truncated"),
+            (["a.pt", "--output_dir", "out", "--config", "bad.json"], "cannot read the configuration"),
         ]:
             monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", *arguments])
             with pytest.raises(SystemExit) as exit:
@@ -646,7 +648,7 @@ class TestScript:
         assert sorted(Path().rglob("*")) == before
 
     def test_one_line_for_an_error_in_a_process(self, tmp_path):
-        done = run_script(tmp_path / "none.pt", "--output", tmp_path / "out")
+        done = run_script(tmp_path / "none.pt", "--output_dir", tmp_path / "out")
         assert done.returncode == 2
         assert done.stderr == f"convert_checkpoint: error: there is no file {tmp_path / 'none.pt'}\n"
         assert not list(tmp_path.iterdir())

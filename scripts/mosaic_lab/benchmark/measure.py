@@ -16,7 +16,7 @@ from mosaic_lab.benchmark.cells import Cell, make_tokens
 from mosaic_lab.benchmark.contestants import Contestant, synchronize
 from mosaic_lab.benchmark.memory import in_fresh_process, measure_peak_memory
 from mosaic_lab.benchmark.options import BenchmarkArguments
-from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.devices import find_device
 
 REHEARSAL_TOKENS = 8
 
@@ -27,8 +27,7 @@ def prepare_machine(options: BenchmarkArguments) -> None:
     Raises:
         InputError: if there is no such device.
     """
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: torch finds no CUDA device")
+    find_device(options.device)
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
 

@@ -2,40 +2,71 @@
 
 import difflib
 import json
-from argparse import Namespace
+import math
+from argparse import Action, ArgumentError, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
+from transformers import TrainingArguments as HfTrainingArguments
 from transformers.hf_argparser import string_to_bool
 
+from mosaic_lab.core.bounds import TRAINER_BOUNDS
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.shipped import shipped
+
+# Bytes, and levels of lists and mappings.
+LARGEST_RECIPE, DEEPEST_RECIPE = 2**17, 20
 
 
 class CommandParser(HfArgumentParser):
     """Parses `[RECIPE] [ARGUMENT ...] [--option value ...]`; what is wrong raises an `InputError`.
+
+    Numbers are finite, and whole ones fit into 64 bits. Options have one spelling, with underscores.
 
     Args:
         groups (`type`): dataclasses of the options, in the order of the help text.
         description (`str`): what the program does.
         recipes (`str`, *optional*): folder in `configuration` with the program's recipes, YAML files of
             `option: value` lines. The recipe is then the first argument: the name of one of these, or a path.
+        recipe_is_option (`bool`): makes the recipe the option `--recipe` instead. It may also give the
+            arguments, under their name, of a program that takes one or more.
     """
 
-    def __init__(self, *groups: type, description: str, recipes: str | None = None):
+    def __init__(
+        self,
+        *groups: type,
+        description: str,
+        recipes: str | None = None,
+        recipe_is_option: bool = False,
+    ):
         if recipes is not None:
             description += " Options on the command line override the recipe."
         super().__init__(groups, description=description, allow_abbrev=False)
+        self.register("type", int, _read_int)
+        self.register("type", float, _read_float)
         self.recipes = recipes
         if recipes is not None:
             self.add_argument(
-                "recipe",
+                "--recipe" if recipe_is_option else "recipe",
                 help="name of a recipe or a YAML file with any of the options below, one `option: value` per "
-                f"line; shipped: {', '.join(list_recipes(recipes))}",
+                f"line; shipped: {', '.join(list_recipes(recipes)) or 'none'}",
             )
+
+    def add_argument(self, *names: str, **options) -> Action:
+        """`ArgumentParser.add_argument`, without the spellings with dashes that transformers adds."""
+        return super().add_argument(*(name for name in names if "-" not in name.lstrip("-")), **options)
+
+    def format_help(self) -> str:
+        """The help, with a line of usage that does not list every option."""
+        arguments = [
+            f"{action.dest.upper()}{' [...]' if action.nargs == '+' else ''}"
+            for action in self._get_positional_actions()
+        ]
+        self.usage = " ".join(["%(prog)s", *arguments, "[--option value ...]"])
+        return super().format_help()
 
     def error(self, message: str):
         raise InputError(message)
@@ -53,48 +84,100 @@ class CommandParser(HfArgumentParser):
 
     def parse_known(self, argv: Sequence[str]) -> tuple[Any, ...]:
         """`parse`, followed by the list of what belongs to no option and no argument."""
-        argv = list(argv)
-        if self.recipes is not None:
-            recipe = self.parse_known_args(argv)[0].recipe
+        if self.recipes is not None and (recipe := self._name_recipe(argv)) is not None:
             path = find_recipe(recipe, self.recipes)
-            argv.remove(recipe)
-            argv = [str(path), *self._read_recipe(path), *argv]
+            self.set_defaults(**self._read_recipe(path))
         try:
             parsed = self.parse_args_into_dataclasses(
-                argv, return_remaining_strings=True, look_for_args_file=False
+                list(argv), return_remaining_strings=True, look_for_args_file=False
             )
         except ValueError as error:
             raise InputError(error) from error
         num_groups = len(self.dataclass_types)
+        groups = parsed[:num_groups]
+        for group in groups:
+            _check_numbers(group)
         others = parsed[num_groups] if len(parsed) > num_groups + 1 else Namespace()
-        return *parsed[:num_groups], others, parsed[-1]
+        if getattr(others, "recipe", None) is not None:
+            others.recipe = str(path)
+        return *groups, others, parsed[-1]
 
-    def _read_recipe(self, path: Path) -> list[str]:
-        options = []
+    def _name_recipe(self, argv: Sequence[str]) -> str | None:
+        """The recipe in `argv`, which may give whatever else is required."""
+        required = [action for action in self._actions if action.required and action.dest != "recipe"]
+        for action in required:
+            action.required = False
+        recipe = self.parse_known_args(list(argv))[0].recipe
+        for action in required:
+            action.required = True
+        return recipe
+
+    def _read_recipe(self, path: Path) -> dict[str, Any]:
+        """The values of a recipe, of the types of their options, which need not be given any more."""
+        values = {}
         try:
             for key, value in load_recipe(path).items():
-                options += self._as_options(str(key), value)
-            self.parse_known_args([str(path), *options])
-        except InputError as error:
+                action = self._find_action(str(key))
+                if value is not None:
+                    values[action.dest] = self._get_values(action, self._as_typed(action, value))
+                    action.required = False
+        except (InputError, ArgumentError) as error:
             raise InputError(f"{path}: {error}") from error
-        return options
+        return values
 
-    def _as_options(self, key: str, value: Any) -> list[str]:
-        """A line of a recipe as one would type it, so that both are checked by the same types."""
-        action = self._option_string_actions.get(f"--{key}")
-        if action is None or action.dest != key:
-            close = difflib.get_close_matches(key, [action.dest for action in self._actions], n=1)
+    def _find_action(self, key: str) -> Action:
+        actions = {
+            action.dest: action
+            for action in self._actions
+            if f"--{action.dest}" in action.option_strings or action.nargs == "+"
+        }
+        known = actions.keys() - {"help", "recipe"}
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
             raise InputError(f"unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-        if value is None:
-            return []
+        return actions[key]
+
+    def _as_typed(self, action: Action, value: Any) -> list[str]:
+        """A value of a recipe as one would type it, so that both are checked by the same types."""
         if isinstance(value, list) and action.nargs == "+":
-            return [f"--{key}", *map(str, value)]
-        if isinstance(value, dict | list):
-            value = json.dumps(value)
+            words = [str(entry) for entry in value]
+        elif isinstance(value, dict | list):
+            words = [json.dumps(value, default=str)]
         elif value is False and action.type is not string_to_bool:
             # YAML reads the word `no`, as in `save_strategy: no`, as a boolean.
-            value = "no"
-        return [f"--{key}={value}"]
+            words = ["no"]
+        else:
+            words = [str(value)]
+        if any("\0" in word for word in words):
+            raise InputError(f"{action.dest} holds a NUL character")
+        return words
+
+
+def _read_int(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ArgumentTypeError(f"{text} does not fit into 64 bits")
+    return number
+
+
+def _read_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ArgumentTypeError(f"must be a finite number, not {text}")
+    return number
+
+
+def _check_numbers(group: Any) -> None:
+    """Checks the numbers inside of structured options, and the ranges of the Trainer's."""
+    for name, value in vars(group).items():
+        entries = value.values() if isinstance(value, dict) else ()
+        if not all(math.isfinite(entry) for entry in entries if isinstance(entry, float)):
+            raise InputError(f"{name} must hold finite numbers, not {value}")
+    if isinstance(group, HfTrainingArguments):
+        try:
+            check_range(group, **TRAINER_BOUNDS)
+        except ValueError as error:
+            raise InputError(error) from error
 
 
 def list_recipes(folder: str) -> list[str]:
@@ -128,14 +211,33 @@ def load_recipe(path: Path) -> dict[str, Any]:
         InputError: if it cannot be read, or is not YAML with one `option: value` per line.
     """
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST_RECIPE + 1)
+        if len(content) > LARGEST_RECIPE:
+            raise InputError(f"{path}: too large for a recipe, which is made of lines `option: value`")
+        text = content.decode("utf-8")
+        _refuse_bombs(path, text)
+        recipe = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
         raise InputError(f"{path}: a recipe is made of lines `option: value`")
     return recipe
+
+
+def _refuse_bombs(path: Path, text: str) -> None:
+    """Small files that would take for ever to read: aliases of aliases, and lists in lists in lists."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(f"{path}: a recipe has no aliases (*name)")
+        if depth > DEEPEST_RECIPE:
+            raise InputError(f"{path}: nested deeper than {DEEPEST_RECIPE} levels")
 
 
 def check_least(options: Any, **bounds: float) -> None:
@@ -146,11 +248,24 @@ def check_least(options: Any, **bounds: float) -> None:
     Raises:
         ValueError: that names the option, the bound and the value.
     """
-    for name, bound in bounds.items():
+    check_range(options, **{name: (least, math.inf) for name, least in bounds.items()})
+
+
+def check_range(options: Any, **bounds: tuple[float, float]) -> None:
+    """Checks that options, or all entries of list options, lie between two bounds or are one of them.
+
+    `None` and empty lists pass.
+
+    Raises:
+        ValueError: that names the option, the bound and the value.
+    """
+    for name, (least, most) in bounds.items():
         value = getattr(options, name)
         values = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(entry >= bound for entry in values):
-            raise ValueError(f"{name} must be at least {bound}, not {value}")
+        if not all(entry >= least for entry in values):
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+        if not all(entry <= most for entry in values):
+            raise ValueError(f"{name} must be at most {most}, not {value}")
 
 
 def check_each_once(options: Any, *names: str) -> None:

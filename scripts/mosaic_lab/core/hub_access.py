@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from huggingface_hub import hf_hub_url, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
 
-from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.errors import InputError, first_line
 
 GPT2_ID = "openai-community/gpt2"
 PROBE_SECONDS = 5
@@ -29,11 +29,6 @@ def can_reach_hub() -> bool:
 def is_only_local(name: str) -> bool:
     """Whether the model or tokenizer `name` can only come from this machine: a folder, or the Hub's cache."""
     return os.path.exists(name) or not can_reach_hub()
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, without the advice that libraries append."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 @contextmanager

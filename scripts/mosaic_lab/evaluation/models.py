@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mosaic_lab.core.command import CommandParser
+from mosaic_lab.core.devices import find_device
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.training.model import load_with_tokenizer
 
@@ -50,7 +50,7 @@ def load_contestants(
     for model in models:
         if models.count(model) > 1:
             raise InputError(f"models: {model} is named twice")
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    place = find_device(device)
     contestants = []
     for model, name in zip(models, short_names(models), strict=True):
         network, tokenizer = load_with_tokenizer(model, dtype=dtype, **options)
@@ -59,10 +59,7 @@ def load_contestants(
             shared = tokenizer
         elif tokenizer.get_vocab() != shared.get_vocab():
             raise InputError(f"models: {models[0]} and {model} have different tokenizers")
-        try:
-            network.to(device or accelerator)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device {device}: {error}") from error
+        network.to(place)
         contestants.append(Contestant(name, name_architecture(network, name, contestants), network))
     return contestants, shared
 

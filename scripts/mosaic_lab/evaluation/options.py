@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from mosaic_lab.core.command import check_range
+
+# Models compute with matrices of segment by segment.
+LARGEST_SEGMENT = 8192
+
 
 @dataclass
 class EvaluationArguments:
@@ -46,5 +51,6 @@ class EvaluationArguments:
         for name, bound in (least | {"batch_size": 1, "evaluation_seed": 0}).items():
             if getattr(self, name) < bound:
                 raise ValueError(f"{name} must be at least {bound}, not {getattr(self, name)}")
+        check_range(self, segment_size=(2, LARGEST_SEGMENT))
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, not {self.temperature}")

@@ -1,54 +1,80 @@
 """Continues a text with a trained model: python scripts/generate.py MODEL "prompt" [--option value ...]"""
 
-import argparse
+import sys
+from dataclasses import dataclass, field
 
 from transformers import TextStreamer, pipeline, set_seed
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
+from mosaic_lab.core.command import CommandParser, check_range
+from mosaic_lab.core.devices import find_device
 from mosaic_lab.core.errors import InputError, reported_as
 from mosaic_lab.training.model import load_with_tokenizer
 
+# Least and largest values; a lower temperature would make logits infinite in float16.
+SAMPLING = {
+    "temperature": (1e-3, float("inf")),
+    "top_k": (0, 2**31),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "repetition_penalty": (1e-3, 1e3),
+}
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line; options that are not given keep the model's own defaults."""
-    parser = argparse.ArgumentParser(
-        description="Continues a prompt; one text is printed as it is written.",
-        argument_default=argparse.SUPPRESS,
+
+@dataclass
+class GenerationArguments:
+    """How the text is continued; options that are not given keep the model's own defaults."""
+
+    max_new_tokens: int = field(default=256, metadata={"help": "Largest number of tokens to write."})
+    do_sample: bool = field(
+        default=True,
+        metadata={"help": "Samples from the model's distribution; otherwise takes the most likely token."},
+    )
+    temperature: float | None = field(
+        default=None, metadata={"help": "Below 1: favours likely tokens; above 1: favours rare ones."}
+    )
+    top_k: int | None = field(
+        default=None, metadata={"help": "Samples from the k most likely tokens; 0: from all."}
+    )
+    top_p: float | None = field(
+        default=None,
+        metadata={"help": "Nucleus sampling: from the smallest set of tokens with total probability p."},
+    )
+    min_p: float | None = field(
+        default=None,
+        metadata={"help": "Samples from tokens at least p times as probable as the most likely one."},
+    )
+    repetition_penalty: float | None = field(
+        default=None, metadata={"help": "Above 1: makes tokens that have occurred less likely."}
+    )
+    num_beams: int | None = field(default=None, metadata={"help": "Number of beams of a beam search."})
+    num_return_sequences: int = field(default=1, metadata={"help": "Number of texts to write."})
+    seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
+    device: str | None = field(
+        default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one by default."}
+    )
+    dtype: str = field(
+        default="auto", metadata={"help": "float32, bfloat16 or float16; as saved (auto) by default."}
+    )
+
+    def __post_init__(self):
+        check_range(self, **SAMPLING, seed=(0, 2**32 - 1), max_new_tokens=(1, 2**31))
+        # Each is a row of the batch.
+        check_range(self, num_beams=(1, 1024), num_return_sequences=(1, 1024))
+
+
+def make_parser() -> CommandParser:
+    """The command line: a model, a prompt and the options."""
+    parser = CommandParser(
+        GenerationArguments, description="Continues a prompt; one text is printed as it is written."
     )
     parser.add_argument("model", help="folder or Hub id of a trained model")
     parser.add_argument("prompt", help="text to continue")
-    parser.add_argument(
-        "--max_new_tokens", type=int, default=256, help="tokens to write at most (default: 256)"
-    )
-    parser.add_argument(
-        "--do_sample",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="draw tokens from the model's distribution, or take the likeliest one (default: draw)",
-    )
-    parser.add_argument("--temperature", type=float, help="below 1: likelier tokens, above 1: rarer ones")
-    parser.add_argument("--top_k", type=int, help="draw from so many likeliest tokens; 0: from all")
-    parser.add_argument(
-        "--top_p", type=float, help="draw from the likeliest tokens that have this probability together"
-    )
-    parser.add_argument(
-        "--min_p", type=float, help="draw from tokens this probable relative to the likeliest one"
-    )
-    parser.add_argument("--repetition_penalty", type=float, help="above 1: tokens that occurred become rarer")
-    parser.add_argument("--num_beams", type=int, help="beams of a beam search")
-    parser.add_argument("--num_return_sequences", type=int, default=1, help="texts to write (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
-    parser.add_argument(
-        "--device", default=None, help="cpu, cuda, cuda:1, ... (default: the accelerator if there is one)"
-    )
-    parser.add_argument(
-        "--dtype", default="auto", help="float32, bfloat16, float16 (default: that of the weights)"
-    )
     return parser
 
 
-def generate(model: str, prompt: str, seed: int, device: str | None, dtype: str, **options) -> None:
+def generate(model: str, prompt: str, options: GenerationArguments) -> None:
     """Prints continuations of `prompt`.
 
     Raises:
@@ -56,18 +82,27 @@ def generate(model: str, prompt: str, seed: int, device: str | None, dtype: str,
     """
     if not prompt.strip():
         raise InputError("prompt: it is empty; give the beginning of a text, such as 'Once upon a time'")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"prompt: not text in UTF-8 at character {error.start}") from error
+    device = find_device(options.device)
     disable_progress_bar()
     # Its warnings, of a context longer than in training for one, would stand in the middle of the story.
     set_verbosity_error()
-    network, tokenizer = load_with_tokenizer(model, dtype=dtype)
+    network, tokenizer = load_with_tokenizer(model, dtype=options.dtype)
+    own = ("seed", "device", "dtype")
+    given = {name: value for name, value in vars(options).items() if name not in own and value is not None}
+    write = pipeline("text-generation", network, tokenizer=tokenizer, device=device)
+    is_single = options.num_return_sequences == 1 and (options.num_beams or 1) == 1
+    streamer = TextStreamer(tokenizer, skip_special_tokens=True) if is_single else None
+    set_seed(options.seed)
     try:
-        write = pipeline("text-generation", network, tokenizer=tokenizer, device=device)
-        is_single = options["num_return_sequences"] == 1 and options.get("num_beams", 1) == 1
-        streamer = TextStreamer(tokenizer, skip_special_tokens=True) if is_single else None
-        set_seed(seed)
-        texts = write(prompt, streamer=streamer, **options)
-    except ValueError as error:
-        raise InputError(error) from error
+        texts = write(prompt, streamer=streamer, **given)
+    except Exception:
+        # Ends the line that the text is on.
+        print()
+        raise
     if not is_single:
         print("\n\n".join(text["generated_text"] for text in texts))
 
@@ -75,7 +110,8 @@ def generate(model: str, prompt: str, seed: int, device: str | None, dtype: str,
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line `argv`."""
     with reported_as("generate"):
-        generate(**vars(build_parser().parse_args(argv)))
+        options, others = make_parser().parse(sys.argv[1:] if argv is None else argv)
+        generate(others.model, others.prompt, options)
 
 
 if __name__ == "__main__":

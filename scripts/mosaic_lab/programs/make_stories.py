@@ -9,13 +9,15 @@ from mosaic_lab.core.command import CommandParser
 from mosaic_lab.core.errors import reported_as
 
 
+def make_parser() -> CommandParser:
+    """The command line: a recipe and its options."""
+    return CommandParser(StoryArguments, description="Makes a data set of short stories.", recipes="stories")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs the recipe that `argv` names, with the options that follow it, and prints what came of it."""
-    with reported_as("make_stories"):
-        parser = CommandParser(
-            StoryArguments, description="Makes a data set of short stories.", recipes="stories"
-        )
-        options, _ = parser.parse(sys.argv[1:] if argv is None else argv)
+    with reported_as("make_stories", resume="the same command resumes"):
+        options, _ = make_parser().parse(sys.argv[1:] if argv is None else argv)
         statistics = make_stories(options)
         if statistics is not None:
             print(summarise(options.output_dir, statistics))

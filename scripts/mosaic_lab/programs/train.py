@@ -21,7 +21,7 @@ def make_parser() -> CommandParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the recipe that `argv` names, with the options that follow it."""
-    with reported_as("train"):
+    with reported_as("train", resume="--resume_from_checkpoint resumes from the last checkpoint"):
         *groups, _ = make_parser().parse(sys.argv[1:] if argv is None else argv)
         run(*groups)
 

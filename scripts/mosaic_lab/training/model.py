@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -15,6 +13,7 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
+from mosaic_lab.core.devices import check_dtype
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.hub_access import first_line, is_only_local
 from mosaic_lab.core.shipped import shipped
@@ -88,13 +87,15 @@ def load_trained(name: str, **options) -> PreTrainedModel:
     Raises:
         InputError: if the model cannot be loaded, or if weights are missing in it, NaN or infinite.
     """
+    check_dtype(options.get("dtype", "auto"))
     if Path(name).is_absolute() and not Path(name).exists():
         raise InputError(f"model {name}: there is no such folder")
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             name, output_loading_info=True, local_files_only=is_only_local(name), **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    # Damaged or hostile files lead transformers to errors of any kind.
+    except Exception as error:
         raise InputError(f"model {name}: cannot be loaded: {first_line(error)}") from error
     if report["missing_keys"]:
         raise InputError(
@@ -139,9 +140,14 @@ def read_config(name: str) -> PreTrainedConfig:
     """
     preset = PRESETS / f"{name}.json"
     path = preset if preset.exists() else Path(name)
+    if not path.exists():
+        raise InputError(
+            f"model {name}: there is no such file, and no preset of that name; presets: {list_presets()}"
+        )
     try:
         return AutoConfig.from_pretrained(os.fspath(path))
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+    # As in `load_trained`.
+    except Exception as error:
         raise InputError(f"model {name}: {path}: {' '.join(str(error).split())}") from error
 
 

@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from transformers import TrainingArguments as HfTrainingArguments
 
+from mosaic_lab.core.command import check_least, check_range
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.training.trainer import is_complete, last_checkpoint
 
 EMBEDDED_CORPUS = "stories"
+# More would take days to tell, and a disk of their own.
+MOST_STORIES = 100_000_000
 ON_HUB = "the Hub"
 # The Trainer's options that change what is learned: recorded with results, on cards and in checkpoints.
 LEARNING = (
@@ -140,10 +143,10 @@ class DataArguments:
     preprocessing_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
 
     def __post_init__(self):
-        if self.block_size < 2:
-            raise ValueError(f"block_size must be at least 2 tokens, not {self.block_size}")
-        if self.num_stories < 1:
-            raise ValueError(f"num_stories must be at least 1, not {self.num_stories}")
+        if not self.dataset.strip():
+            raise ValueError("dataset must name a file, a folder or a Hub dataset, not an empty string")
+        check_least(self, preprocessing_workers=1)
+        check_range(self, corpus_seed=(0, 2**32 - 1), num_stories=(1, MOST_STORIES), block_size=(2, 2**24))
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
 

@@ -45,7 +45,8 @@ def load_tokenizer(
         return load_gpt2_tokenizer()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=is_only_local(name))
-    except (OSError, ValueError, KeyError) as error:
+    # Damaged or hostile files lead transformers to errors of any kind.
+    except Exception as error:
         raise InputError(f"tokenizer {name}: cannot be loaded: {first_line(error)}") from error
     # How it was found here is nothing that should be saved with it.
     for option in ("local_files_only", "is_local"):

@@ -21,7 +21,7 @@ def test_streams_the_prompt_and_what_follows(trained, capsys):
 
 def test_greedy_is_sampling_from_the_likeliest_token(trained, capsys):
     options = (trained, "A dog", "--max_new_tokens", "12")
-    greedy = write(capsys, *options, "--no-do_sample")
+    greedy = write(capsys, *options, "--no_do_sample")
     assert greedy == write(capsys, *options, "--top_k", "1", "--seed", "5")
     assert greedy != write(capsys, *options, "--temperature", "9.0", "--top_k", "0")
 
@@ -37,7 +37,7 @@ def test_wrong_input_is_named(trained, tmp_path, read_error):
     assert f"model {tmp_path / 'none'}: there is no such folder" in read_error(
         generate.main, tmp_path / "none", "A dog"
     )
-    error = read_error(generate.main, trained, "A dog", "--no-do_sample", "--num_return_sequences", "2")
+    error = read_error(generate.main, trained, "A dog", "--no_do_sample", "--num_return_sequences", "2")
     assert "num_return_sequences" in error
     broken = tmp_path / "broken"
     shutil.copytree(trained, broken, ignore=shutil.ignore_patterns("checkpoint-*"))

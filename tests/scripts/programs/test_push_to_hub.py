@@ -246,16 +246,16 @@ def test_what_goes_wrong_is_one_line_and_breaks_nothing(pushed, run, hub, traine
         ([here, "stories"], WRITER, "repo_id stories: must be owner/name"),
         ([f"{here}/none", "somebody/new"], WRITER, "none: there is no such folder"),
         ([str(tmp_path), "somebody/new"], WRITER, "there is no model in it (config.json)"),
-        ([here, "somebody/new", "--repo-type", "dataset"], WRITER, "no data set's card in it (README.md)"),
+        ([here, "somebody/new", "--repo_type", "dataset"], WRITER, "no data set's card in it (README.md)"),
         ([here, "somebody/new", "--evaluation", here], WRITER, "there is no evaluation.json in it"),
         ([here, REPO, "--private"], WRITER, f"private: {REPO} exists and is public"),
         ([here, "somebody/no-weights"], WRITER, "somebody/no-weights: Server error '500"),
         ([here, "somebody/no-commit"], WRITER, "somebody/no-commit: Server error '500"),
         ([here, REPO, "--license", "mit"], WRITER, f"{REPO}: Server error '500"),
-        ([here, "somebody/dry", "--dry-run", here], None, f"dry_run {here}: cannot be created: File exists"),
+        ([here, "somebody/dry", "--dry_run", here], None, f"dry_run {here}: cannot be created: File exists"),
     ]
     calls = [{"argv": argv, "token": token, "offline": token is None} for argv, token, _ in steps]
-    calls.append({"argv": [here, "somebody/dry", "--dry-run", dry], "token": WRITER, "offline": True})
+    calls.append({"argv": [here, "somebody/dry", "--dry_run", dry], "token": WRITER, "offline": True})
     *failed, (status, said, _) = json.loads(run("-c", STEPS, json.dumps(calls)).splitlines()[-1])
     hub.failures.clear()
     for (code, _, err), (argv, _, reason) in zip(failed, steps, strict=True):
@@ -297,7 +297,7 @@ def test_data_set(run, hub, tmp_path):
     (folder / "statistics.json").write_text("{}")
     (folder / "shards").mkdir()
     (folder / "shards" / "stories-00000.jsonl").write_text("{}")
-    said = run("-c", DATA_SET, folder, "somebody/regbench", "--repo-type", "dataset")
+    said = run("-c", DATA_SET, folder, "somebody/regbench", "--repo_type", "dataset")
     assert "downloaded into an empty folder: the same 5 files" in said
     assert said.splitlines()[-1] == "{'train': 12, 'validation': 3, 'test': 4}"
     assert hub.messages("somebody/regbench", "datasets") == ["Upload dataset"]
