@@ -8,6 +8,7 @@ COMMANDS = {
     "train": ("train", "Trains a causal language model on stories."),
     "generate": ("generate", "Continues a text with a trained model."),
     "evaluate": ("evaluate", "Measures trained models side by side."),
+    "reproduce": ("reproduce", "Repeats an experiment of the paper."),
     "benchmark": ("benchmark", "Measures time and memory against GPT-2."),
     "make-stories": ("make_stories", "Makes a data set of stories."),
     "convert": ("convert_checkpoint", "Converts a checkpoint of the original code."),

@@ -8,12 +8,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     Args:
         head (`Sequence[str]`): titles of the columns.
-        rows (`Iterable[Sequence[str]]`): as many cells as `head` each; line ends and bars are escaped.
+        rows (`Iterable[Sequence[str]]`): as many cells as `head` each.
 
     Returns:
-        `str`: one line per row, ended by a line end.
+        `str`: one line per row, ended by a line end; bars and line ends in cells are escaped.
     """
-    rows = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in rows]
+    head, *rows = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in (head, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [head, ["-" * width for width in widths], *rows]
     return "".join(

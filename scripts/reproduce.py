@@ -1,4 +1,4 @@
-"""Trains models alike, and compares them: python scripts/run_comparison.py SET.yaml [--option value ...]"""
+"""Repeats an experiment of the paper: python scripts/reproduce.py RECIPE [--option value ...]"""
 
 import sys
 from pathlib import Path

@@ -1,9 +1,10 @@
-"""What mean attention scores come to: sinks, decay, and the bump of recent positions.
+"""Metrics of mean attention scores: sinks, decay, and the bump of recent positions.
 
-Shapes: H heads, T context. Measures take scores `(..., context)` and return `(...)`.
+Shapes: H heads, T context. Metrics take scores `(..., context)` and return `(...)`.
 """
 
 import numpy as np
+import pandas as pd
 
 # Positions that count as recent, the last one among them.
 RECENT = 16
@@ -31,8 +32,8 @@ def far_to_near(score_HT: np.ndarray, first: int = 0) -> np.ndarray:
 def unevenness(score_HT: np.ndarray) -> np.ndarray:
     """Coefficient of variation of attention along the positions that are not recent, but for position 0.
 
-    Of means over 16 positions each, since single ones vary with what stands there; 0 where attention is flat,
-    NaN where there is none.
+    Taken over means of 16 positions each, since single ones vary with their tokens; 0 where attention is
+    flat, NaN where there is none.
     """
     score_HT = score_HT[..., 1:-RECENT]
     num_blocks = score_HT.shape[-1] // RECENT
@@ -79,14 +80,7 @@ def _half_distance(excess_T: np.ndarray) -> float:
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's, of two measures `(heads,)`; NaN with fewer than 3 heads, or if all are equal."""
-    ranks = [_rank(first), _rank(second)]
-    if len(first) < LEAST_HEADS or any(np.ptp(rank) == 0 for rank in ranks):
+    """Spearman's rank correlation of two metrics `(heads,)`; NaN for under 3 heads or constant metrics."""
+    if len(first) < LEAST_HEADS or np.ptp(first) == 0 or np.ptp(second) == 0:
         return np.nan
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
-def _rank(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share their mean rank."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
+    return float(pd.Series(first).rank().corr(pd.Series(second).rank()))
