@@ -49,8 +49,7 @@ tokens, at which the excess over the plateau has fallen to half.
 def write_report(folder: Path, results: list[dict[str, Any]]) -> str:
     """Adds metrics to the results, gathers both in `folder`, and reports on them; returns the tables."""
     results = [result | summarise(read_arrays(folder / result["name"] / ARRAYS)) for result in results]
-    # Pictures need no more than single precision.
-    gather(folder, results, lambda result, name, array: None if name == "std" else array.astype(np.float32))
+    gather(folder, results, lambda result, name: name != "std")
     return redraw(folder)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ OPTIONS, RESULT, ARRAYS, LOCK = "options.json", "result.json", "arrays.npz", "lo
 RESULTS, FIGURES, TABLES = "results.json", "figures.npz", "results.md"
 # Environment variables by which accelerate's launcher and torchrun describe a process's group.
 _GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+_SHOWN = {np.dtype(np.float64): np.dtype(np.float32)}
 
 Result = dict[str, Any]
 
@@ -192,29 +195,30 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as saved:
             return {name: saved[name] for name in saved.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: missing or damaged: {error}") from error
 
 
 def gather(
     folder: Path,
     results: list[Result],
-    shown: Callable[[Result, str, np.ndarray], np.ndarray | None] = lambda result, name, array: array,
+    shown: Callable[[Result, str], bool] = lambda result, name: True,
 ) -> None:
     """Leaves `results.json` and `figures.npz` in `folder`: all that tables and pictures are made from.
+
+    Arrays of double precision are saved in single precision, which is enough for pictures.
 
     Args:
         folder (`Path`): folder of the experiment.
         results (`list[dict]`): results of its runs.
-        shown (`Callable`, *optional*): gets a result, the name of one of its run's arrays and the array;
-            returns what pictures show of it, `None` for nothing. All arrays by default.
+        shown (`Callable`, *optional*): gets a result and the name of one of its run's arrays; returns whether
+            pictures show it. All of them by default.
     """
     arrays = {}
     for result in results:
         for name, array in read_arrays(folder / result["name"] / ARRAYS).items():
-            part = shown(result, name, array)
-            if part is not None:
-                arrays[f"{result['name']}/{name}"] = part
+            if shown(result, name):
+                arrays[f"{result['name']}/{name}"] = array.astype(_SHOWN.get(array.dtype, array.dtype))
     write_arrays(folder / FIGURES, arrays)
     write_json(folder / RESULTS, results)
 

@@ -55,9 +55,8 @@ def write_report(folder: Path, results: Results) -> str:
         continuations = {result["model"]: result["continuations"] for result in by_kind["prompts"]}
         write_text(folder / CONTINUATIONS, format_continuations(continuations))
     text = redraw(folder)
-    return (
-        f"{text}\nin {folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}"
-    )
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != LOCK)
+    return f"{text}\nin {folder}: {', '.join(names)}"
 
 
 def redraw(folder: Path) -> str:

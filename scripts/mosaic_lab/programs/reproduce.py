@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from mosaic_lab.core.command import CommandParser, find_recipe, list_recipes, load_recipe
 from mosaic_lab.core.errors import InputError, reported_as
@@ -35,20 +36,30 @@ def main(argv: list[str] | None = None) -> None:
             print(HELP + "".join(f"  {name}\n" for name in recipes()) + "\nRECIPE --help lists its options.")
             return
         leave_group()
-        name, experiment = find_experiment(argv[0])
-        parser = CommandParser(*experiment.groups, description=experiment.description, recipes="")
-        parser.add_argument("--experiment", choices=[name], help="the experiment, for which the recipe is")
-        *groups, _, unknown = parser.parse_known(argv)
-        if experiment.passes_on:
-            groups.append(unknown)
-        elif unknown:
-            raise InputError(f"unrecognized arguments: {' '.join(unknown)}")
-        carry_out(experiment, *groups)
+        experiment, options = parse(argv)
+        carry_out(experiment, *options)
 
 
 def recipes() -> list[str]:
     """Names of all shipped recipes of experiments."""
     return [f"{folder}/{name}" for folder in FOLDERS for name in list_recipes(folder)]
+
+
+def parse(argv: list[str]) -> tuple[Experiment, list[Any]]:
+    """The experiment of the recipe that `argv` names, and its options.
+
+    Raises:
+        InputError: for an unreadable recipe, an unknown option, or a value of the wrong type or range.
+    """
+    name, experiment = find_experiment(argv[0])
+    parser = CommandParser(*experiment.groups, description=experiment.description, recipes="")
+    parser.add_argument("--experiment", choices=[name], help="the experiment that the recipe is for")
+    *options, _, unknown = parser.parse_known(argv)
+    if experiment.passes_on:
+        options.append(unknown)
+    elif unknown:
+        raise InputError(f"unrecognized arguments: {' '.join(unknown)}")
+    return experiment, options
 
 
 def find_experiment(recipe: str) -> tuple[str, Experiment]:

@@ -22,11 +22,7 @@ def write_report(folder: Path, results: list[dict[str, Any]]) -> str:
     """Gathers the results and arrays in `folder`, and reports on them; returns the summary."""
     first = results[0]["seed"]
     # The memories of one seed are shown, the curves of all.
-    gather(
-        folder,
-        results,
-        lambda result, name, array: None if name in CONTENTS and result["seed"] != first else array,
-    )
+    gather(folder, results, lambda result, name: name not in CONTENTS or result["seed"] == first)
     return redraw(folder)
 
 
