@@ -11,7 +11,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Uploads a folder with its card in one commit, and checks what loads from there."
     )
-    parser.add_argument("folder", help="what train.py, make_regbench.py or make_stories.py left")
+    parser.add_argument("folder", help="what train, reproduce regbench/data or make_stories left")
     parser.add_argument("repo_id", help="owner/name on the Hub; created if there is none")
     parser.add_argument(
         "--repo_type", "--repo-type", choices=REPO_TYPES, default="model", help="default: model"
