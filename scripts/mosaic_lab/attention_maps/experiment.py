@@ -15,7 +15,7 @@ from mosaic_lab.attention_maps.windows import spread_windows
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import write_arrays
 from mosaic_lab.core.fingerprint import hash_texts, hash_weights
-from mosaic_lab.core.work import ARRAYS, Experiment, Run
+from mosaic_lab.core.work import ARRAYS, Experiment, Run, share
 from mosaic_lab.evaluation.models import TrainedModel, load_models
 from mosaic_lab.training.corpus import load_stories
 from mosaic_lab.training.options import DataArguments
@@ -102,7 +102,5 @@ def read_coefficients(model: PreTrainedModel) -> np.ndarray:
 EXPERIMENT = Experiment(
     description="Measures the attention scores of the last position, averaged over sequences.",
     groups=(MapsArguments, DataArguments),
-    plan=plan_runs,
-    run=run_one,
-    report=write_report,
+    carry_out=share(plan_runs, run_one, write_report),
 )

@@ -14,7 +14,7 @@ from mosaic_lab.core.command import CommandParser, find_recipe, load_recipe
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import read_json, write_arrays
 from mosaic_lab.core.fingerprint import hash_texts
-from mosaic_lab.core.work import ARRAYS, Experiment, Run
+from mosaic_lab.core.work import ARRAYS, Experiment, Run, share
 from mosaic_lab.training.corpus import load_stories
 from mosaic_lab.training.model import read_config
 from mosaic_lab.training.options import DataArguments, ModelArguments, TrainingArguments
@@ -131,8 +131,6 @@ def describe_corpus(data: DataArguments) -> dict[str, Any]:
 EXPERIMENT = Experiment(
     description="Trains models alike, and compares their losses.",
     groups=(ComparisonArguments,),
-    plan=plan_runs,
-    run=run_one,
-    report=write_report,
+    carry_out=share(plan_runs, run_one, write_report),
     passes_on=True,
 )

@@ -46,25 +46,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Runs that a recipe plans, and the report on their results.
+    """What a recipe of `reproduce` is carried out with.
 
     Args:
         description (`str`): what it does, for the help text.
         groups (`tuple[type, ...]`): dataclasses of its options; one of them has `output_dir`.
-        plan (`Callable`): gets the options and returns the runs; raises `InputError` before anything is
-            written.
-        run (`Callable`): gets a run, its folder and the options, resumes what it finds there, and returns the
-            result.
-        report (`Callable`): gets the folder of the experiment and all results, leaves tables and pictures
-            there, and returns what to print.
-        passes_on (`bool`): whether `plan` and `run` also get the list of unknown options.
+        carry_out (`Callable`): gets the options, an object per group; mostly made by `share`.
+        passes_on (`bool`): whether `carry_out` also gets the list of unknown options.
     """
 
     description: str
     groups: tuple[type, ...]
-    plan: Callable[..., list[Run]]
-    run: Callable[..., Result]
-    report: Callable[[Path, list[Result]], str]
+    carry_out: Callable[..., None]
     passes_on: bool = False
 
 
@@ -84,21 +77,36 @@ def leave_group() -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[rank % num_devices]
 
 
-def carry_out(experiment: Experiment, *options: Any) -> None:
-    """Does the remaining runs of an experiment; when none is left, reports.
+def share(
+    plan: Callable[..., list[Run]],
+    do: Callable[..., Result],
+    report: Callable[[Path, list[Result]], str],
+) -> Callable[..., None]:
+    """Makes the function that does the remaining runs of an experiment and, when none is left, reports.
 
-    Raises:
-        InputError: for options that do not fit, or a folder that cannot be written.
+    Args:
+        plan (`Callable`): gets the options, and returns the runs; raises an `InputError` before anything is
+            written.
+        do (`Callable`): gets a run, its folder and the options, see `work_through`.
+        report (`Callable`): gets the folder of the experiment and all results, leaves tables and pictures
+            there, and returns what to print.
+
+    Returns:
+        `Callable`: gets the options, of which one group has `output_dir`.
     """
-    runs = experiment.plan(*options)
-    folder = make_folder(next(group.output_dir for group in options if hasattr(group, "output_dir")))
-    results = work_through(runs, folder, lambda run, place: experiment.run(run, place, *options))
-    if None in results:
-        print(f"{results.count(None)} runs are left to other processes; the last one of them reports")
-        return
-    # Two processes may both find that all runs are done.
-    with FileLock(folder / LOCK):
-        print(f"\n{experiment.report(folder, results)}")
+
+    def carry_out(*options: Any) -> None:
+        runs = plan(*options)
+        folder = make_folder(next(group.output_dir for group in options if hasattr(group, "output_dir")))
+        results = work_through(runs, folder, lambda run, place: do(run, place, *options))
+        if None in results:
+            print(f"{results.count(None)} runs are left to other processes; the last one of them reports")
+            return
+        # Two processes may both find that all runs are done.
+        with FileLock(folder / LOCK):
+            print(f"\n{report(folder, results)}")
+
+    return carry_out
 
 
 def work_through(

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mosaic_lab.core.files import write_arrays
 from mosaic_lab.core.fingerprint import hash_weights
-from mosaic_lab.core.work import ARRAYS, Experiment, Run, carry_out, leave_group
+from mosaic_lab.core.work import ARRAYS, Run, leave_group, share
 from mosaic_lab.evaluation.losses import row_losses, sequence_losses
 from mosaic_lab.evaluation.models import TrainedModel, check_context, load_models
 from mosaic_lab.evaluation.options import EvaluationArguments
@@ -36,7 +36,7 @@ def evaluate(models: list[str], evaluation: EvaluationArguments, data: DataArgum
         InputError: for models that cannot be loaded or compared, or text that cannot be read or is too short.
     """
     leave_group()
-    carry_out(EXPERIMENT, models, evaluation, data)
+    share(plan_runs, run_one, write_report)(models, evaluation, data)
 
 
 def plan_runs(names: list[str], evaluation: EvaluationArguments, data: DataArguments) -> list[Run]:
@@ -111,12 +111,3 @@ def measure_text(model: TrainedModel, text: Text, batch_size: int) -> Measured:
         documents, losses = ([values[number] for number in long] for values in (text.documents_N, losses_D))
         arrays |= measure_halves(model, documents, losses, batch_size)
     return {"num_characters": text.num_characters}, arrays
-
-
-EXPERIMENT = Experiment(
-    description="Measures losses, in-context learning and continuations of trained models.",
-    groups=(EvaluationArguments, DataArguments),
-    plan=plan_runs,
-    run=run_one,
-    report=write_report,
-)

@@ -7,19 +7,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mosaic_lab.core.command import CommandParser
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.training.model import load_trained
 from mosaic_lab.training.tokenizer import load_tokenizer
-
-
-def make_models_parser(*groups: type, description: str) -> CommandParser:
-    """Builds the command line of a program whose arguments are trained models."""
-    parser = CommandParser(*groups, description=description)
-    parser.add_argument(
-        "models", nargs="+", help="folders, quoted patterns of folders, or Hub ids of trained models"
-    )
-    return parser
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,30 @@
 
 import sys
 
+from mosaic_lab.core.command import CommandParser
 from mosaic_lab.core.errors import reported_as
 from mosaic_lab.evaluation.measure import evaluate
-from mosaic_lab.evaluation.models import make_models_parser
 from mosaic_lab.evaluation.options import EvaluationArguments
 from mosaic_lab.training.options import DataArguments
+
+
+def make_parser() -> CommandParser:
+    """The command line: trained models and two groups of options."""
+    parser = CommandParser(
+        EvaluationArguments,
+        DataArguments,
+        description="Measures losses, in-context learning and continuations of trained models.",
+    )
+    parser.add_argument(
+        "models", nargs="+", help="folders (or patterns of them) or Hub ids of trained models"
+    )
+    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measures the models that `argv` names, and writes tables and pictures."""
     with reported_as("evaluate"):
-        parser = make_models_parser(
-            EvaluationArguments,
-            DataArguments,
-            description="Measures losses, in-context learning and continuations of trained models.",
-        )
-        *groups, others = parser.parse(sys.argv[1:] if argv is None else argv)
+        *groups, others = make_parser().parse(sys.argv[1:] if argv is None else argv)
         evaluate(others.models, *groups)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mosaic_lab.core.command import CommandParser, find_recipe, list_recipes, load_recipe
 from mosaic_lab.core.errors import InputError, reported_as
-from mosaic_lab.core.work import Experiment, carry_out, leave_group
+from mosaic_lab.core.work import Experiment, leave_group
 
 # The module that defines each experiment as EXPERIMENT.
 EXPERIMENTS = {
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
             return
         leave_group()
         experiment, options = parse(argv)
-        carry_out(experiment, *options)
+        experiment.carry_out(*options)
 
 
 def recipes() -> list[str]:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Tra
 
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import read_json, write_arrays
-from mosaic_lab.core.work import ARRAYS, Experiment, Run
+from mosaic_lab.core.work import ARRAYS, Experiment, Run, share
 from mosaic_lab.regbench.automata import PADDING, VOCAB_SIZE
 from mosaic_lab.regbench.data import Sizes, collate, load, longest_sequence
 from mosaic_lab.regbench.metrics import measure_all
@@ -176,7 +176,5 @@ def predict_symbols(trainer: Trainer, rows: Dataset) -> np.ndarray:
 EXPERIMENT = Experiment(
     description="Trains models to learn languages in context.",
     groups=(RegBenchArguments, TrainingArguments),
-    plan=plan_runs,
-    run=run_one,
-    report=write_report,
+    carry_out=share(plan_runs, run_one, write_report),
 )

@@ -8,10 +8,9 @@ from datasets import DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from mosaic_lab.core.command import check_least
-from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import replacing, write_text
+from mosaic_lab.core.dataset_folder import check_free, write_dataset
 from mosaic_lab.core.shipped import shipped
-from mosaic_lab.core.work import LOCK, OPTIONS, RESULT, Experiment, Run
+from mosaic_lab.core.work import Experiment
 from mosaic_lab.regbench.automata import ALPHABET, NUM_SYMBOLS, SEPARATOR, STATES
 from mosaic_lab.regbench.data import NUM_STRINGS, Sizes, load
 
@@ -38,41 +37,20 @@ class PublishArguments:
         check_least(self, num_train=1, num_validation=1, num_test=1, max_string_length=1, seed=0)
 
 
-def plan_runs(arguments: PublishArguments) -> list[Run]:
-    """Plans the one run that makes the data set, in `output_dir` itself.
+def publish(arguments: PublishArguments) -> None:
+    """Draws the splits, and writes them with a card to the new folder `output_dir`.
 
     Raises:
-        InputError: if there is something of that name already.
+        InputError: if there is something at that folder, or if it cannot be written.
     """
     folder = Path(arguments.output_dir)
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names - {LOCK} and not names & {OPTIONS, RESULT}:
-        raise InputError(f"output_dir {folder}: there is something already")
+    # Before the work, not after it.
+    check_free(folder)
     recipe = {name: value for name, value in asdict(arguments).items() if name != "output_dir"}
-    return [Run(".", recipe)]
-
-
-def run_one(run: Run, folder: Path, arguments: PublishArguments) -> dict[str, Any]:
-    """Writes the card and the splits.
-
-    Returns:
-        `dict`: `sequences`, the number of them in each split.
-    """
-    splits = load(Sizes(**run.options))
-    if (folder / "data").exists():
-        raise InputError(f"output_dir {folder}: there are data of an unfinished run; delete them")
-    with replacing(folder / "data") as partial:
-        partial.mkdir()
-        for split, rows in splits.items():
-            rows.with_format(None).to_parquet(partial / f"{split}-00000-of-00001.parquet")
-    write_text(folder / "README.md", f"{make_card(folder.absolute().name, splits, run.options)}\n")
-    return {"sequences": {split: len(rows) for split, rows in splits.items()}}
-
-
-def report(folder: Path, results: list[dict[str, Any]]) -> str:
-    """Says where the data set is."""
-    sizes = ", ".join(f"{split} {number:,}" for split, number in results[0]["sequences"].items())
-    return f"The data set is in {folder}: {sizes} sequences"
+    splits = load(Sizes(**recipe))
+    write_dataset(folder, splits, str(make_card(folder.absolute().name, splits, recipe)))
+    sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
+    print(f"The data set is in {folder}: {sizes} sequences")
 
 
 def make_card(name: str, splits: DatasetDict, recipe: dict[str, Any]) -> DatasetCard:
@@ -115,9 +93,5 @@ def _measure(split: str, rows: Any, recipe: dict[str, Any]) -> dict[str, int]:
 
 
 EXPERIMENT = Experiment(
-    description="Makes RegBench as a data set.",
-    groups=(PublishArguments,),
-    plan=plan_runs,
-    run=run_one,
-    report=report,
+    description="Makes RegBench as a data set.", groups=(PublishArguments,), carry_out=publish
 )

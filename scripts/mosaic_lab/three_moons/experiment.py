@@ -11,7 +11,7 @@ from transformers import set_seed
 
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import write_arrays
-from mosaic_lab.core.work import ARRAYS, Experiment, Run
+from mosaic_lab.core.work import ARRAYS, Experiment, Run, share
 from mosaic_lab.three_moons.analysis import PURE, purity, read_errors
 from mosaic_lab.three_moons.network import NUM_MOONS, MoonsConfig, MoonsNetwork
 from mosaic_lab.three_moons.options import CONTENTS, MoonsArguments
@@ -157,7 +157,5 @@ def inspect_network(
 EXPERIMENT = Experiment(
     description="Trains memories to track three moons.",
     groups=(MoonsArguments, TrainingArguments),
-    plan=plan_runs,
-    run=run_one,
-    report=write_report,
+    carry_out=share(plan_runs, run_one, write_report),
 )

@@ -2,8 +2,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.evaluation.models import expand_patterns, load_models, make_models_parser, short_names
-from mosaic_lab.evaluation.options import EvaluationArguments
+from mosaic_lab.evaluation.models import expand_patterns, load_models, short_names
+from mosaic_lab.programs.evaluate import make_parser
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,10 @@ def test_patterns_of_folders(tmp_path, monkeypatch):
 
 
 def test_options_may_stand_anywhere():
-    parser = make_models_parser(EvaluationArguments, description="")
-    options, others = parser.parse(["one", "two", "--num_rows", "7"])
+    options, _, others = make_parser().parse(["one", "two", "--num_rows", "7"])
     assert others.models == ["one", "two"] and options.num_rows == 7
     with pytest.raises(InputError, match="required: models"):
-        parser.parse(["--num_rows", "7"])
+        make_parser().parse(["--num_rows", "7"])
 
 
 def test_architectures_are_told_apart_by_their_configs(trained, tmp_path):
