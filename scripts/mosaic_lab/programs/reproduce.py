@@ -17,7 +17,6 @@ EXPERIMENTS = {
     "comparison": "comparison.experiment",
     "attention_maps": "attention_maps.experiment",
 }
-FOLDERS = ("three_moons", "regbench", "comparison", "attention_maps")
 HELP = """\
 usage: reproduce RECIPE [--option value ...]
 
@@ -33,16 +32,11 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     with reported_as("reproduce"):
         if not argv or argv[0] in ("-h", "--help"):
-            print(HELP + "".join(f"  {name}\n" for name in recipes()) + "\nRECIPE --help lists its options.")
+            print(HELP + "".join(f"  {name}\n" for name in list_all()) + "\nRECIPE --help lists its options.")
             return
         leave_group()
         experiment, options = parse(argv)
         experiment.carry_out(*options)
-
-
-def recipes() -> list[str]:
-    """Names of all shipped recipes of experiments."""
-    return [f"{folder}/{name}" for folder in FOLDERS for name in list_recipes(folder)]
 
 
 def parse(argv: list[str]) -> tuple[Experiment, list[Any]]:
@@ -51,10 +45,22 @@ def parse(argv: list[str]) -> tuple[Experiment, list[Any]]:
     Raises:
         InputError: for an unreadable recipe, an unknown option, or a value of the wrong type or range.
     """
-    name, experiment = find_experiment(argv[0])
-    parser = CommandParser(*experiment.groups, description=experiment.description, recipes="")
+    if argv[0] not in list_all() and not Path(argv[0]).exists():
+        raise InputError(
+            f"recipe {argv[0]}: there is no such file, and no recipe of that name; shipped recipes: "
+            f"{', '.join(list_all())}"
+        )
+    path = find_recipe(argv[0], "")
+    name = str(load_recipe(path).get("experiment"))
+    if name not in EXPERIMENTS:
+        raise InputError(f"{path}: experiment must be one of {', '.join(EXPERIMENTS)}, not {name}")
+    module = EXPERIMENTS[name]
+    experiment: Experiment = import_module(f"mosaic_lab.{module}").EXPERIMENT
+    parser = CommandParser(
+        *experiment.groups, description=experiment.description, recipes=module.partition(".")[0]
+    )
     parser.add_argument("--experiment", choices=[name], help="the experiment that the recipe is for")
-    *options, _, unknown = parser.parse_known(argv)
+    *options, _, unknown = parser.parse_known([str(path), *argv[1:]])
     if experiment.passes_on:
         options.append(unknown)
     elif unknown:
@@ -62,21 +68,10 @@ def parse(argv: list[str]) -> tuple[Experiment, list[Any]]:
     return experiment, options
 
 
-def find_experiment(recipe: str) -> tuple[str, Experiment]:
-    """The experiment that a recipe is for: its name and its parts.
-
-    Raises:
-        InputError: if there is no such recipe, or if it names no experiment.
-    """
-    if recipe not in recipes() and not Path(recipe).exists():
-        raise InputError(
-            f"recipe {recipe}: there is no such file, and no recipe of that name; shipped recipes: "
-            f"{', '.join(recipes())}"
-        )
-    name = load_recipe(find_recipe(recipe, "")).get("experiment")
-    if name not in EXPERIMENTS:
-        raise InputError(f"{recipe}: experiment must be one of {', '.join(EXPERIMENTS)}, not {name}")
-    return name, import_module(f"mosaic_lab.{EXPERIMENTS[name]}").EXPERIMENT
+def list_all() -> list[str]:
+    """Names of all shipped recipes of experiments."""
+    folders = dict.fromkeys(module.partition(".")[0] for module in EXPERIMENTS.values())
+    return [f"{folder}/{name}" for folder in folders for name in list_recipes(folder)]
 
 
 if __name__ == "__main__":

@@ -130,10 +130,10 @@ def test_wrong_options(options, message, small_set, tmp_path, read_error):
 
 
 @pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
-def test_shipped_sets(path, monkeypatch):
+def test_shipped_sets(path, tmp_path, monkeypatch):
     """Each set's options are valid, and its models have as many parameters as the GPT-2 of the same depth."""
-    monkeypatch.chdir(CONFIGURATION.parent)
-    _, (comparison, passed_on) = parse([str(path)])
+    monkeypatch.chdir(tmp_path)
+    _, (comparison, passed_on) = parse([f"comparison/{path.stem}"])
     for run in plan_runs(comparison, passed_on):
         assert run.options["recipe"]["weight_decay"] == 0.1
     (_, data, *_) = make_parser().parse([comparison.training_recipe])
