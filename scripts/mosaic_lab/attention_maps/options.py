@@ -16,11 +16,14 @@ class MapsArguments:
     """The models, the contexts over which scores are measured, and how."""
 
     models: list[str] = field(
+        default_factory=list,
         metadata={
             "help": "Folders, patterns of folders such as 'runs/mosaic-*', or Hub ids of trained models."
-        }
+        },
     )
-    output_dir: str = field(metadata={"help": "Folder for the arrays, the summary and the pictures."})
+    output_dir: str = field(
+        default="", metadata={"help": "Folder for the arrays, the tables and the pictures."}
+    )
     contexts: list[int] | None = field(
         default=None,
         metadata={"help": "Lengths of the sequences, in tokens; block_size and three times that by default."},
@@ -43,6 +46,9 @@ class MapsArguments:
     dtype: str = field(default="float32", metadata={"help": "float32, bfloat16, float16: of the weights."})
 
     def __post_init__(self):
+        if not self.output_dir:
+            raise ValueError("output_dir must be given")
+        check_each_once(self, "models")
         check_least(self, num_sequences=1, batch_size=1, chunk_size=1)
         if self.contexts is not None:
             check_each_once(self, "contexts")

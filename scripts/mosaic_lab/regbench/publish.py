@@ -22,7 +22,7 @@ LICENSE = "apache-2.0"
 class PublishArguments:
     """The number of languages, and the length of their strings."""
 
-    output_dir: str = field(metadata={"help": "Folder for the data set."})
+    output_dir: str = field(default="", metadata={"help": "New folder for the data set."})
     num_train: int = field(default=40_000, metadata={"help": "Training sequences."})
     num_validation: int = field(default=500, metadata={"help": "Validation sequences."})
     num_test: int = field(default=500, metadata={"help": "Test sequences."})
@@ -34,6 +34,8 @@ class PublishArguments:
     seed: int = field(default=0, metadata={"help": "Seed of languages and sequences."})
 
     def __post_init__(self):
+        if not self.output_dir:
+            raise ValueError("output_dir must be given")
         check_least(self, num_train=1, num_validation=1, num_test=1, max_string_length=1, seed=0)
 
 

@@ -30,7 +30,7 @@ def test_recipes_are_found_by_name_from_anywhere(name, tmp_path, monkeypatch):
     [
         (
             "nowhere",
-            "recipe nowhere: there is no such file, and no recipe of that name; shipped recipes: three",
+            "recipe nowhere: there is no such file, and no recipe of that name; shipped recipes:",
         ),
         ("train/demo", "recipe train/demo: there is no such file"),
         ("seeds: [0]", "experiment must be one of three_moons, regbench, regbench_data, comparison"),
