@@ -59,7 +59,7 @@ def recency_share(score_HT: np.ndarray) -> np.ndarray:
 
 
 def recency_reach(score_HT: np.ndarray) -> np.ndarray:
-    """How many tokens before the last position the excess over the plateau has fallen to half.
+    """Distance from the last position, in tokens, at which the excess over the plateau has fallen to half.
 
     To half of that of the most recent position with a score; 0 if that is not above the plateau. Between
     positions the excess is taken to be linear.

@@ -27,7 +27,7 @@ def pick_first(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def draw_maps(results: list[dict[str, Any]], arrays: Arrays) -> plt.Figure:
-    """Draws attention of the last position by position, a line per head and a panel per model.
+    """Draws the attention of the last position, by position, a line per head and a panel per model.
 
     Args:
         results (`list[dict]`): `name`, `architecture`, `context`, the same in all, `block_size`, and

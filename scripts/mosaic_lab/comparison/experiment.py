@@ -22,7 +22,7 @@ from mosaic_lab.training.report import CURVE_DATA, RESULTS
 from mosaic_lab.training.trainer import last_checkpoint
 
 TRAIN = ["-m", "mosaic_lab.programs.train"]
-# Options of `train` that tell the runs of a comparison apart.
+# Options of `train` in which the runs of a comparison differ.
 RESERVED = ("--model", "--seed", "--resume_from_checkpoint")
 
 

@@ -15,7 +15,7 @@ from mosaic_lab.core.work import FIGURES, RESULTS, TABLES, gather, load_gathered
 REFERENCE = "gpt2"
 NAMES = {"mosaic": "Memory Mosaic", "gpt2": "GPT-2", "llama": "Llama", "bloom": "Bloom"}
 
-Runs = list[dict[str, Any]]
+Results = list[dict[str, Any]]
 
 
 def name_of(model_type: str) -> str:
@@ -23,15 +23,15 @@ def name_of(model_type: str) -> str:
     return NAMES.get(model_type, model_type)
 
 
-def group_runs(results: Runs) -> dict[tuple[int, str], Runs]:
+def group_runs(results: Results) -> dict[tuple[int, str], Results]:
     """Groups the runs of each model, which differ in their seeds, by depth and then in the recipe's order."""
-    groups: dict[tuple[int, str], Runs] = {}
+    groups: dict[tuple[int, str], Results] = {}
     for result in sorted(results, key=lambda result: result["num_layers"]):
         groups.setdefault((result["num_layers"], result["model"]), []).append(result)
     return groups
 
 
-def losses_of(runs: Runs, split: str) -> np.ndarray:
+def losses_of(runs: Results, split: str) -> np.ndarray:
     """Last losses of the runs, one per seed, in nats per token."""
     return np.array([run[f"{split}_loss"] for run in runs])
 
@@ -41,7 +41,7 @@ def spread_of(losses: np.ndarray) -> float:
     return float(losses.max() - losses.min())
 
 
-def format_table(results: Runs) -> str:
+def format_table(results: Results) -> str:
     """Formats one row per model as Markdown: last losses by seed, mean, spread, and time."""
     head = ["layers", "model", "parameters", "train loss", "validation loss", "spread", "by seed", "minutes"]
     rows = []
@@ -54,7 +54,7 @@ def format_table(results: Runs) -> str:
     return table(head, rows)
 
 
-def format_differences(results: Runs) -> str:
+def format_differences(results: Results) -> str:
     """Formats each validation loss minus GPT-2's at the same depth, with the spread over the seeds."""
     groups = group_runs(results)
     references = {depth: runs for (depth, _), runs in groups.items() if runs[0]["model_type"] == REFERENCE}
@@ -69,7 +69,7 @@ def format_differences(results: Runs) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def write_report(folder: Path, results: Runs) -> str:
+def write_report(folder: Path, results: Results) -> str:
     """Gathers the results and arrays in `folder`, and reports on them; returns the table."""
     gather(folder, results)
     return redraw(folder)
@@ -85,7 +85,7 @@ def redraw(folder: Path) -> str:
     return f"{text}\nin {folder}: {TABLES}, curves.png, {RESULTS}, {FIGURES}, and a folder with each model"
 
 
-def format_corpus(results: Runs) -> str:
+def format_corpus(results: Results) -> str:
     """Says on which stories the models were trained, with their fingerprint; warns of several corpora."""
     corpora = {json.dumps(result["corpus"]): result["corpus"] for result in results}
     lines = ["Not all models were trained on the same stories.\n"] if len(corpora) > 1 else []

@@ -46,7 +46,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a recipe of `reproduce` is carried out with.
+    """An experiment of `reproduce`: its options, and the function that carries it out.
 
     Args:
         description (`str`): what it does, for the help text.

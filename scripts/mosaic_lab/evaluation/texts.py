@@ -60,7 +60,7 @@ def load_other(
 ) -> Text:
     """Another text, its validation or test split if it has one, its documents joined by blank lines.
 
-    To a model of stories, the end of a text means that all of it is over.
+    A model of stories would take an end of text for the end of the whole context.
 
     Raises:
         InputError: if it cannot be read, or if it does not fill two rows.

@@ -65,7 +65,7 @@ def plan_runs(benchmark: RegBenchArguments, arguments: TrainingArguments) -> lis
 
 
 def choices(axes: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """All combinations of the axes' values, values that are dictionaries taken apart."""
+    """Combines the values of all axes; values that are dictionaries set several names."""
     return [
         {
             name: value

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mosaic_lab.core.command import check_each_once, check_least
-from mosaic_lab.three_moons.orbits import UNITS_A_SEQUENCE
+from mosaic_lab.three_moons.orbits import UNITS_PER_SEQUENCE
 from mosaic_lab.three_moons.tracking import HORIZON
 
 # torch's Adam, and Adam without correction for the bias of its averages, as in the original's library.
@@ -15,7 +15,7 @@ CONTENTS = ("keys", "values", "recalled")
 
 @dataclass
 class MoonsArguments:
-    """What is trained, on which skies, and how it is tracked."""
+    """The networks, the skies that they train on, and the tracking afterwards."""
 
     periods: Literal["grid", "free"] = field(
         default="grid",
@@ -47,7 +47,7 @@ class MoonsArguments:
 
     def __post_init__(self):
         # The shortest period is then still more than an observation.
-        check_least(self, length=3 * UNITS_A_SEQUENCE + HORIZON, min_learning_rate=0, seeds=0)
+        check_least(self, length=3 * UNITS_PER_SEQUENCE + HORIZON, min_learning_rate=0, seeds=0)
         check_least(self, num_validation=1, num_tracked=1, context_step=1)
         if self.context_step > HORIZON:
             raise ValueError(f"context_step must be at most {HORIZON}, not {self.context_step}")
