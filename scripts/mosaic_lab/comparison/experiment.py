@@ -48,8 +48,7 @@ def plan_runs(comparison: ComparisonArguments, passed_on: list[str]) -> list[Run
                 "recipe": load_recipe(find_recipe(comparison.training_recipe, "train")),
                 "options": passed_on,
             }
-            # What does not fit should fail now, not after hours.
-            runs.append(Run(name, options, inputs=(model, parse_data(arguments))))
+            runs.append(Run(name, options, inputs=(model, check_training(arguments))))
     return runs
 
 
@@ -61,14 +60,22 @@ def train_arguments(
     return [comparison.training_recipe, *passed_on, *run]
 
 
-def parse_data(arguments: list[str]) -> DataArguments:
-    """The options of the data among the arguments of `train`.
+def check_training(arguments: list[str]) -> DataArguments:
+    """Checks the arguments of `train` now, not after hours; returns the options of the data.
 
     Raises:
-        InputError: for arguments that `train` would refuse.
+        InputError: for arguments that `train` would refuse, or that leave no losses to compare.
     """
     parser = CommandParser(ModelArguments, DataArguments, TrainingArguments, description="", recipes="train")
-    return parser.parse(arguments)[1]
+    _, data, training, _ = parser.parse(arguments)
+    for name in ("logging_strategy", "eval_strategy"):
+        if getattr(training, name) == "no":
+            raise InputError(f"{name} no: a comparison needs the losses of training and validation")
+    if 0 < training.max_steps < training.logging_steps:
+        raise InputError(
+            f"logging_steps must be at most max_steps, {training.max_steps}, not {training.logging_steps}"
+        )
+    return data
 
 
 def run_one(run: Run, folder: Path, comparison: ComparisonArguments, passed_on: list[str]) -> dict[str, Any]:

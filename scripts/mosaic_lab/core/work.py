@@ -5,6 +5,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,11 @@ def _do_once(run: Run, place: Path, do: Callable[[Run, Path], Result], timeout: 
             result = do(run, place)
         except BaseException:
             if not _is_begun(place):
-                (place / OPTIONS).unlink()
+                # While the lock is held: afterwards it could be another process's.
+                for name in (OPTIONS, LOCK):
+                    (place / name).unlink(missing_ok=True)
+                with suppress(OSError):
+                    place.rmdir()
             raise
         write_json(place / RESULT, {"name": run.name, **run.options, **result})
 

@@ -119,6 +119,8 @@ def test_launcher(finished, small_set, recipe, tmp_path):
         (["--model=x"], "--model tells the runs of a comparison apart"),
         (["--learning_rat", "3"], "unrecognized arguments: --learning_rat 3"),
         (["--learning_rate", "fast"], "invalid float value: 'fast'"),
+        (["--eval_strategy", "no"], "eval_strategy no: a comparison needs the losses"),
+        (["--max_steps", "1"], "logging_steps must be at most max_steps, 1, not 2"),
         (["--launcher", "no-such-launcher"], "launcher 'no-such-launcher': No such file"),
         (["--launcher", "false"], "train ended with status 1"),
         (["--models", "nowhere.json"], "model nowhere.json"),

@@ -190,7 +190,10 @@ def test_best_run_is_chosen_by_validation_loss():
         ('--grid {"lstm":{"hidden_size":[4]}}', "grid: lstm is none of the models to train, mosaic, gpt2"),
         ('--grid {"gpt2":{"hidden_size":4}}', "grid: gpt2 must have {name: [value, ...]}"),
         ('--grid {"mosaic":{"hidden_size":[30]}}', "hidden_size (30) must be a multiple"),
-        ('--grid {"gpt2":{"hiden_size":[4]}}', "neither the Trainer nor gpt2 has an option 'hiden_size'"),
+        (
+            '--grid {"gpt2":{"hiden_size":[4]}}',
+            "neither the Trainer nor regbench/small/gpt2 has an option 'hiden_size'",
+        ),
     ],
 )
 def test_wrong_options_are_named(tmp_path, read_error, options, problem):
