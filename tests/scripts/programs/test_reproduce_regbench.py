@@ -192,7 +192,7 @@ def test_best_run_is_chosen_by_validation_loss():
         ('--grid {"mosaic":{"hidden_size":[30]}}', "hidden_size (30) must be a multiple"),
         (
             '--grid {"gpt2":{"hiden_size":[4]}}',
-            "neither the Trainer nor regbench/small/gpt2 has an option 'hiden_size'",
+            "neither the Trainer nor regbench/small/gpt2 has an option",
         ),
     ],
 )
