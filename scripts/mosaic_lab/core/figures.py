@@ -16,12 +16,12 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 # Colours of Okabe and Ito, which colour-blind readers tell apart.
 BLUE, ORANGE, GREEN, PINK, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 GREY = "#808080"
-_COLOURS_OF_MODELS = {"mosaic": BLUE, "gpt2": ORANGE, "llama": GREEN, "bloom": PINK}
+COLOURS_OF_MODELS = {"mosaic": BLUE, "gpt2": ORANGE, "llama": GREEN, "bloom": PINK}
 
 
 def colour_of(model_type: str) -> str:
     """The colour of a kind of model, as configs call it, in all pictures."""
-    return _COLOURS_OF_MODELS.get(model_type, SKY)
+    return COLOURS_OF_MODELS.get(model_type, SKY)
 
 
 def tidy(axes) -> None:
