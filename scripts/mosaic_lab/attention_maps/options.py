@@ -1,8 +1,9 @@
-"""The options of `run_attention_maps.py` besides those of the data."""
+"""Options of the experiment `attention_maps` in addition to those of the data."""
 
 from dataclasses import dataclass, field
 
 from mosaic_lab.attention_maps.scores import EAGER_CHUNK
+from mosaic_lab.core.command import check_each_once, check_least
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.training.options import DataArguments
 
@@ -12,15 +13,24 @@ LEAST_CONTEXT = 64
 
 @dataclass
 class MapsArguments:
-    """Over which contexts scores are measured, and how."""
+    """The models, the contexts over which scores are measured, and how."""
 
-    output_dir: str = field(metadata={"help": "Folder for the arrays, the summary and the pictures."})
+    models: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Folders, patterns of folders such as 'runs/mosaic-*', or Hub ids of trained models."
+        },
+    )
+    output_dir: str = field(
+        default="", metadata={"help": "Folder for the arrays, the tables and the pictures."}
+    )
     contexts: list[int] | None = field(
         default=None,
         metadata={"help": "Lengths of the sequences, in tokens; block_size and three times that by default."},
     )
     num_sequences: int = field(
-        default=5000, metadata={"help": "Sequences to average over, at each context; fewer in tiny data."}
+        default=5000,
+        metadata={"help": "Sequences to average over at each context, or all if there are fewer."},
     )
     batch_size: int = field(default=4, metadata={"help": "Sequences at a time."})
     chunk_size: int | None = field(
@@ -36,21 +46,21 @@ class MapsArguments:
     dtype: str = field(default="float32", metadata={"help": "float32, bfloat16, float16: of the weights."})
 
     def __post_init__(self):
-        for name in ("num_sequences", "batch_size", "chunk_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        if not self.output_dir:
+            raise ValueError("output_dir must be given")
+        check_each_once(self, "models")
+        check_least(self, num_sequences=1, batch_size=1, chunk_size=1)
+        if self.contexts is not None:
+            check_each_once(self, "contexts")
 
 
 def choose_contexts(maps: MapsArguments, data: DataArguments) -> list[int]:
-    """The contexts to measure at.
+    """Chooses the contexts to measure at.
 
     Raises:
-        InputError: if one is named twice, or is too short to be split into what is recent and what is not.
+        InputError: if one is too short to be split into recent positions and others.
     """
     contexts = maps.contexts or [data.block_size, 3 * data.block_size]
-    if len(set(contexts)) != len(contexts):
-        raise InputError(f"contexts must name each length once, not {contexts}")
     if min(contexts) < LEAST_CONTEXT:
         raise InputError(f"contexts must be at least {LEAST_CONTEXT} tokens, not {min(contexts)}")
     return contexts

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import Normalize
 
-from mosaic_lab.attention_maps.measures import plateau
+from mosaic_lab.attention_maps.metrics import plateau
 from mosaic_lab.core.figures import GREY, plt, tidy
 
 # Below it, attention of single precision is as good as none.
@@ -14,22 +14,25 @@ HEADS, LAYERS = plt.get_cmap("viridis"), plt.get_cmap("plasma")
 # Positions of the curves that lambda colours.
 SHOWN = 64
 
+# By the name of a result, its arrays by name.
+Arrays = dict[str, dict[str, np.ndarray]]
+
 
 def pick_first(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of models that differ only in their weights, the first."""
+    """Picks the first of models that differ only in their weights."""
     first = {}
     for result in results:
         first.setdefault(result["architecture"], result)
     return list(first.values())
 
 
-def draw_maps(results: list[dict[str, Any]], arrays: dict[str, np.ndarray], block_size: int) -> plt.Figure:
-    """Attention of the last position by position, a line a head and a panel a model.
+def draw_maps(results: list[dict[str, Any]], arrays: Arrays) -> plt.Figure:
+    """Draws the attention of the last position, by position, a line per head and a panel per model.
 
     Args:
-        results (`list[dict]`): `name`, `architecture` and `context`, the same context in all.
-        arrays (`dict`): `NAME/mean (layers, heads, context)`.
-        block_size (`int`): positions further back than the last ones so many are shaded.
+        results (`list[dict]`): `name`, `architecture`, `context`, the same in all, `block_size`, and
+            `num_sequences`; positions more than `block_size` tokens back are shaded.
+        arrays (`dict`): by name, `mean (layers, heads, context)`.
     """
     shown = pick_first(results)
     num_columns = 2 if len(shown) in (2, 4) else min(len(shown), 3)
@@ -42,8 +45,8 @@ def draw_maps(results: list[dict[str, Any]], arrays: dict[str, np.ndarray], bloc
         squeeze=False,
     )
     for panel, result in zip(axes.flat, shown, strict=False):
-        mean_NHT = arrays[f"{result['name']}/mean"]
-        _draw_heads(panel, mean_NHT.reshape(-1, result["context"]), block_size)
+        mean_NHT = arrays[result["name"]]["mean"]
+        _draw_heads(panel, mean_NHT.reshape(-1, result["context"]), result["block_size"])
         panel.set_title(result["architecture"], fontsize=10)
         panel.set_xlabel("position")
     axes[0, 0].set_ylim(*_choose_limits(shown, arrays))
@@ -53,7 +56,7 @@ def draw_maps(results: list[dict[str, Any]], arrays: dict[str, np.ndarray], bloc
         panel.set_ylabel("attention score")
     axes[0, 0].legend(frameon=False, fontsize=8, loc="upper center", ncols=2)
     sequences = f"{shown[0]['num_sequences']:,} sequences of {shown[0]['context']:,} tokens"
-    figure.suptitle(f"What the last position attends to, a line a head: mean over {sequences}", fontsize=11)
+    figure.suptitle(f"Attention of the last position, a line per head: mean over {sequences}", fontsize=11)
     figure.tight_layout()
     return figure
 
@@ -71,17 +74,17 @@ def _draw_heads(panel: plt.Axes, score_HT: np.ndarray, block_size: int) -> None:
     tidy(panel)
 
 
-def _choose_limits(results: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> tuple[float, float]:
-    means = [arrays[f"{result['name']}/mean"] for result in results]
+def _choose_limits(results: list[dict[str, Any]], arrays: Arrays) -> tuple[float, float]:
+    means = [arrays[result["name"]]["mean"] for result in results]
     lowest = min(mean_NHT[mean_NHT > 0].min() for mean_NHT in means)
     return max(LEAST_SCORE, lowest / 2), min(1, 4 * max(mean_NHT.max() for mean_NHT in means))
 
 
-def draw_recency(results: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> plt.Figure:
-    """Bumps of recent positions against lambda, beside the curves themselves; a row an architecture.
+def draw_recency(results: list[dict[str, Any]], arrays: Arrays) -> plt.Figure:
+    """Draws bumps of recent positions against lambda, beside the curves themselves; a row per architecture.
 
     Args:
-        results (`list[dict]`): of mosaics, with the measures of `heads`.
+        results (`list[dict]`): of mosaics, with the metrics of `heads`.
         arrays (`dict`): as for [`draw_maps`].
     """
     shown = pick_first(results)
@@ -92,7 +95,7 @@ def draw_recency(results: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -
         same = [result for result in results if result["architecture"] == first["architecture"]]
         _draw_bumps(row[0], same, "recency_share", "attention above plateau")
         _draw_bumps(row[1], same, "recency_reach", "tokens to half the excess")
-        mean_NHT = arrays[f"{first['name']}/mean"]
+        mean_NHT = arrays[first["name"]]["mean"]
         _draw_recent(figure, row[2], mean_NHT, np.array(first["heads"]["lambda"]))
         row[0].set_title(first["architecture"], fontsize=10)
         num_layers = len(first["heads"]["lambda"])
@@ -101,20 +104,20 @@ def draw_recency(results: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -
     return figure
 
 
-def format_correlation(results: list[dict[str, Any]], measure: str) -> str:
-    """Rank correlation of a measure with lambda, mean over mosaics; "-" if there is none."""
-    found = [result["rank_correlation_with_lambda"][measure] for result in results]
+def format_correlation(results: list[dict[str, Any]], metric: str) -> str:
+    """Rank correlation of a metric with lambda, mean over mosaics; "-" if there is none."""
+    found = [result["rank_correlation_with_lambda"][metric] for result in results]
     found = [correlation for correlation in found if correlation is not None]
     return f"{np.mean(found):.2f}" if found else "-"
 
 
-def _draw_bumps(panel: plt.Axes, results: list[dict[str, Any]], measure: str, label: str) -> None:
+def _draw_bumps(panel: plt.Axes, results: list[dict[str, Any]], metric: str, label: str) -> None:
     lambda_SNH = np.array([result["heads"]["lambda"] for result in results])
-    value_SNH = np.array([result["heads"][measure] for result in results], dtype=float)
+    value_SNH = np.array([result["heads"][metric] for result in results], dtype=float)
     num_layers = lambda_SNH.shape[1]
     for layer, colour in enumerate(LAYERS(np.linspace(0, 0.8, num_layers))):
         panel.plot(lambda_SNH[:, layer].ravel(), value_SNH[:, layer].ravel(), "o", color=colour, label=layer)
-    correlation = format_correlation(results, measure)
+    correlation = format_correlation(results, metric)
     panel.set(xlabel=f"lambda of the head (rank correlation {correlation})", ylabel=label, xlim=(-0.03, 1.03))
     tidy(panel)
 

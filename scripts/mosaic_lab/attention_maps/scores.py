@@ -20,7 +20,7 @@ EAGER_CHUNK = 64
 
 @torch.inference_mode()
 def read_last_scores(model: PreTrainedModel, ids_BT: torch.Tensor, chunk_size: int | None) -> torch.Tensor:
-    """What the last position of each sequence attends to.
+    """Reads the attention scores of the last position of each sequence.
 
     All tokens but the last fill the model's cache, by sdpa if the model has it; then the last one alone asks,
     by eager attention, which returns its weights. Leaves the model with eager attention.

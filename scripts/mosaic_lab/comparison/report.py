@@ -1,67 +1,61 @@
-"""Table and curves of a comparison, from the results and arrays that its runs have saved."""
+"""Table and curves of a comparison, from the results and arrays that its runs saved."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.ticker import EngFormatter
 
-from mosaic_lab.core.figures import COLOURS_OF_MODELS, GREY, SKY, plt, save_figure, tidy
+from mosaic_lab.core.figures import GREY, colour_of, plt, save_figure, tidy
 from mosaic_lab.core.files import write_text
-from mosaic_lab.core.work import FIGURES, RESULTS, gather, load_gathered
+from mosaic_lab.core.tables import table
+from mosaic_lab.core.work import FIGURES, RESULTS, TABLES, gather, load_gathered
 
 REFERENCE = "gpt2"
 NAMES = {"mosaic": "Memory Mosaic", "gpt2": "GPT-2", "llama": "Llama", "bloom": "Bloom"}
 
-Runs = list[dict[str, Any]]
-
-
-def colour_of(model_type: str) -> str:
-    """The same colour for a kind of model in all pictures."""
-    return COLOURS_OF_MODELS.get(model_type, SKY)
+Results = list[dict[str, Any]]
 
 
 def name_of(model_type: str) -> str:
-    """How tables and pictures call a kind of model."""
+    """Name of a kind of model in pictures."""
     return NAMES.get(model_type, model_type)
 
 
-def group_runs(results: Runs) -> dict[tuple[int, str], Runs]:
-    """The runs of each model, which differ in their seeds, by depth and then in the order of the set."""
-    groups: dict[tuple[int, str], Runs] = {}
+def group_runs(results: Results) -> dict[tuple[int, str], Results]:
+    """Groups the runs of each model, which differ in their seeds, by depth and then in the recipe's order."""
+    groups: dict[tuple[int, str], Results] = {}
     for result in sorted(results, key=lambda result: result["num_layers"]):
         groups.setdefault((result["num_layers"], result["model"]), []).append(result)
     return groups
 
 
-def losses_of(runs: Runs, split: str) -> np.ndarray:
-    """Last losses of the runs, one for each seed, nats a token."""
+def losses_of(runs: Results, split: str) -> np.ndarray:
+    """Last losses of the runs, one per seed, in nats per token."""
     return np.array([run[f"{split}_loss"] for run in runs])
 
 
 def spread_of(losses: np.ndarray) -> float:
-    """Largest minus smallest loss: what the seed alone changes."""
+    """Largest minus smallest loss: the effect of the seed."""
     return float(losses.max() - losses.min())
 
 
-def format_table(results: Runs) -> str:
-    """One row for each model as Markdown: last losses by seed, mean, spread, and time."""
-    lines = [
-        "| layers | model | parameters | train loss | validation loss | spread | by seed | minutes |",
-        "|" + " --- |" * 8,
-    ]
+def format_table(results: Results) -> str:
+    """Formats one row per model as Markdown: last losses by seed, mean, spread, and time."""
+    head = ["layers", "model", "parameters", "train loss", "validation loss", "spread", "by seed", "minutes"]
+    rows = []
     for (depth, model), runs in group_runs(results).items():
         train, validation = losses_of(runs, "train"), losses_of(runs, "validation")
         row = [str(depth), model, f"{runs[0]['num_parameters']:,}", f"{train.mean():.3f}"]
         row += [f"{validation.mean():.3f}", f"{spread_of(validation):.3f}"]
         row += [", ".join(f"{loss:.3f}" for loss in validation)]
-        row += [f"{np.mean([run['seconds'] for run in runs]) / 60:.1f}"]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([*row, f"{np.mean([run['seconds'] for run in runs]) / 60:.1f}"])
+    return table(head, rows)
 
 
-def format_differences(results: Runs) -> str:
-    """Each depth's validation losses minus those of its GPT-2, whose spread over the seeds stands beside."""
+def format_differences(results: Results) -> str:
+    """Formats each validation loss minus GPT-2's at the same depth, with the spread over the seeds."""
     groups = group_runs(results)
     references = {depth: runs for (depth, _), runs in groups.items() if runs[0]["model_type"] == REFERENCE}
     lines = []
@@ -75,23 +69,45 @@ def format_differences(results: Runs) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def write_report(folder: Path, results: Runs) -> str:
-    """Leaves the table, the curves and what they are drawn from in `folder`; returns the table."""
-    gather(folder, results, lambda result, name: False)
-    table = f"{format_table(results)}\n{format_differences(results)}"
-    write_text(folder / "results.md", table)
-    save_figure(draw_curves(load_gathered(folder)), folder / "curves.png")
-    return f"{table}\nin {folder}: results.md, curves.png, {RESULTS}, {FIGURES}; and a model for each run"
+def write_report(folder: Path, results: Results) -> str:
+    """Gathers the results and arrays in `folder`, and reports on them; returns the table."""
+    gather(folder, results)
+    return redraw(folder)
+
+
+def redraw(folder: Path) -> str:
+    """Makes table and curves from what `gather` left in `folder`; returns the table."""
+    runs = load_gathered(folder)
+    results = [result for result, _ in runs]
+    text = f"{format_corpus(results)}\n{format_table(results)}\n{format_differences(results)}"
+    write_text(folder / TABLES, text)
+    save_figure(draw_curves(runs), folder / "curves.png")
+    return f"{text}\nin {folder}: {TABLES}, curves.png, {RESULTS}, {FIGURES}, and a folder with each model"
+
+
+def format_corpus(results: Results) -> str:
+    """Says on which stories the models were trained, with their fingerprint; warns of several corpora."""
+    corpora = {json.dumps(result["corpus"]): result["corpus"] for result in results}
+    lines = ["Not all models were trained on the same stories.\n"] if len(corpora) > 1 else []
+    for corpus in corpora.values():
+        if corpus is None:
+            lines.append("Trained on a stream of stories.\n")
+        else:
+            lines.append(
+                f"Corpus `{corpus['dataset']}`: {corpus['num_train']:,} stories to train on, "
+                f"{corpus['num_validation']:,} to validate on, sha256 {corpus['sha256']}\n"
+            )
+    return "\n".join(lines)
 
 
 def draw_curves(runs: list[tuple[dict[str, Any], dict[str, np.ndarray]]]) -> plt.Figure:
-    """Figure 9 of the paper: losses by tokens seen, training above and validation below, a column a depth."""
+    """Draws figure 9 of the paper: training and validation losses by tokens seen, a column per depth."""
     depths = sorted({result["num_layers"] for result, _ in runs})
     figure, axes = plt.subplots(
         2, len(depths), figsize=(3.7 * len(depths) + 0.5, 6), sharex=True, sharey=True, squeeze=False
     )
     for row, split in zip(axes, ("train", "validation"), strict=True):
-        row[0].set_ylabel(f"{'training' if split == 'train' else split} loss, nats a token")
+        row[0].set_ylabel(f"{'training' if split == 'train' else split} loss, nats per token")
         for panel, depth in zip(row, depths, strict=True):
             for result, arrays in runs:
                 if result["num_layers"] == depth:

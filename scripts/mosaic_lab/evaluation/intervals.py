@@ -1,4 +1,4 @@
-"""Confidence intervals by bootstrap: how far a mean would be from here with other such documents."""
+"""Bootstrap confidence intervals over documents, rows or segments."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ CONFIDENCE = 0.95
 
 
 def bootstrap_weights(num_units: int, seed: int) -> np.ndarray:
-    """How often each unit is drawn in each of 2,000 samples with replacement, float32 `(samples, units)`."""
+    """Counts of each unit in 2,000 samples drawn with replacement, float32 `(samples, units)`."""
     rng = np.random.default_rng(seed)
     even = np.full(num_units, 1 / num_units)
     return rng.multinomial(num_units, even, size=NUM_SAMPLES).astype(np.float32)
@@ -16,11 +16,11 @@ def bootstrap_weights(num_units: int, seed: int) -> np.ndarray:
 def ratio_interval(
     totals: np.ndarray, counts: np.ndarray, weights_SN: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of what was summed up in each unit, and the ends of its 95% interval.
+    """Mean of a quantity summed in each unit, and the ends of its 95% interval.
 
     Args:
         totals (`np.ndarray` of shape `(units, ...)`): sums over each unit, such as a document's loss.
-        counts (`np.ndarray` of shape `(units,)`): over how many, such as a document's tokens.
+        counts (`np.ndarray` of shape `(units,)`): numbers of summands, such as a document's tokens.
         weights_SN (`np.ndarray` of shape `(samples, units)`): see `bootstrap_weights`.
 
     Returns:
@@ -32,3 +32,13 @@ def ratio_interval(
     low, high = np.quantile(resampled_SK, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     shape = totals.shape[1:]
     return (flat_NK.sum(0) / counts.sum()).reshape(shape), low.reshape(shape), high.reshape(shape)
+
+
+def interval_record(totals: np.ndarray, counts: np.ndarray, weights_SN: np.ndarray) -> dict[str, float]:
+    """`ratio_interval` of single numbers, for JSON: `mean`, `low` and `high`."""
+    return {
+        name: float(value)
+        for name, value in zip(
+            ("mean", "low", "high"), ratio_interval(totals, counts, weights_SN), strict=True
+        )
+    }

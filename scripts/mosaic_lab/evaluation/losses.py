@@ -9,10 +9,10 @@ from transformers import PreTrainedModel
 
 @torch.no_grad()
 def token_losses(model: PreTrainedModel, ids_BT: np.ndarray) -> np.ndarray:
-    """Loss on each token but the first of each row, nats, float32 `(rows, time - 1)`.
+    """Computes the loss on each token but the first of each row, in nats, float32 `(rows, time - 1)`.
 
-    Rows of several lengths end in any token; what is computed there is for the caller to leave out. They need
-    no mask, because nothing before it depends on it.
+    Shorter rows are filled up with any token, whose losses the caller drops. They need no mask, because
+    nothing before the filling depends on it.
     """
     ids = torch.from_numpy(ids_BT).to(model.device)
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
@@ -33,7 +33,7 @@ def sequence_losses(
     """Loss on each token but the first of each sequence, in the order given."""
     lengths_N = np.array([len(sequence) for sequence in sequences_N])
     losses_N: list[np.ndarray | None] = [None] * len(sequences_N)
-    # Those of like length together, so that little is padded.
+    # Sequences of similar length go together, so that little is padded.
     order = np.argsort(lengths_N, kind="stable")
     for start in tqdm(range(0, len(order), batch_size), desc=label, leave=False):
         batch = order[start : start + batch_size]

@@ -1,8 +1,8 @@
-"""The options of `evaluate.py`; where the text comes from is said as in `train.py`."""
+"""Options of `evaluate` in addition to those of the data."""
 
 from dataclasses import dataclass, field
 
-from mosaic_lab.core.command import check_range
+from mosaic_lab.core.command import check_least, check_range
 
 # Models compute with matrices of segment by segment.
 LARGEST_SEGMENT = 8192
@@ -10,7 +10,7 @@ LARGEST_SEGMENT = 8192
 
 @dataclass
 class EvaluationArguments:
-    """What is measured, on how much text, and where it is written."""
+    """The measurements, the amount of text, and the folder of the report."""
 
     output_dir: str = field(
         default="runs/evaluation", metadata={"help": "Folder for the tables, the pictures and their data."}
@@ -32,7 +32,7 @@ class EvaluationArguments:
     num_segments: int = field(
         default=200, metadata={"help": "Random segments to repeat; 0 leaves the induction probe out."}
     )
-    segment_size: int = field(default=50, metadata={"help": "Tokens of a random segment."})
+    segment_size: int = field(default=50, metadata={"help": "Tokens per random segment."})
     max_new_tokens: int = field(
         default=60, metadata={"help": "Tokens to continue each prompt with; 0 leaves the prompts out."}
     )
@@ -44,13 +44,11 @@ class EvaluationArguments:
     device: str | None = field(
         default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one."}
     )
-    dtype: str = field(default="auto", metadata={"help": "Of the weights, auto: as they were saved."})
+    dtype: str = field(default="auto", metadata={"help": "Dtype of the weights; auto: as they were saved."})
 
     def __post_init__(self):
-        least = {"num_rows": 2, "num_documents": 2, "num_segments": 0, "segment_size": 2, "max_new_tokens": 0}
-        for name, bound in (least | {"batch_size": 1, "evaluation_seed": 0}).items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} must be at least {bound}, not {getattr(self, name)}")
+        check_least(self, num_rows=2, num_documents=2, num_segments=0, max_new_tokens=0)
+        check_least(self, batch_size=1, evaluation_seed=0)
         check_range(self, segment_size=(2, LARGEST_SEGMENT))
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, not {self.temperature}")

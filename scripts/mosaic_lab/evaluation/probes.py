@@ -1,14 +1,11 @@
-"""What a model makes of its context, measured without labels."""
-
-from typing import Any
+"""Probes of what a model does with its context, measured without labels."""
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from mosaic_lab.evaluation.intervals import ratio_interval
 from mosaic_lab.evaluation.losses import row_losses, sequence_losses
-from mosaic_lab.evaluation.models import Contestant
+from mosaic_lab.evaluation.models import TrainedModel
 
 
 def repeat_segments(
@@ -16,8 +13,8 @@ def repeat_segments(
 ) -> np.ndarray:
     """End of text and then a segment of random tokens, twice: int64 `(segments, 1 + 2 segment_size)`.
 
-    Tokens are drawn evenly from the vocabulary without the special ones, so that nothing but the first copy
-    tells what comes in the second.
+    Tokens are drawn evenly from the vocabulary without the special ones, so that only the first copy
+    announces the second.
     """
     special = set(tokenizer.all_special_ids)
     plain = np.array([token for token in range(len(tokenizer)) if token not in special])
@@ -28,88 +25,62 @@ def repeat_segments(
 
 @torch.no_grad()
 def measure_induction(
-    contestant: Contestant, ids_NT: np.ndarray, batch_size: int, weights_SN: np.ndarray
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Loss on both copies, and how often the likeliest token is right in the second.
+    model: TrainedModel, ids_NT: np.ndarray, batch_size: int
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """Measures the loss on both copies, and whether the likeliest token is right in the second.
 
     The second copy's first token, which nothing announces, is left out of both copies.
 
     Args:
-        contestant (`Contestant`): to measure.
+        model (`TrainedModel`): the model.
         ids_NT (`np.ndarray`): see `repeat_segments`.
         batch_size (`int`): rows at a time.
-        weights_SN (`np.ndarray`): of the bootstrap over segments.
 
     Returns:
-        `tuple[dict, np.ndarray]`: `first_copy`, `second_copy` and `accuracy`, each mean and interval; the
-        second copy's mean loss by token, `(segment_size - 1,)`.
+        `tuple[dict, dict]`: nothing; `first_copy` and `second_copy`, losses in nats, and `accuracy`, whether
+        the likeliest token is right, each `(segments, segment_size - 1)`.
     """
     size = ids_NT.shape[1] // 2
-    losses_NT = row_losses(contestant.model, ids_NT, batch_size, f"{contestant.name}, induction")
-    first_NT, second_NT = losses_NT[:, 1:size], losses_NT[:, size + 1 :]
+    losses_NT = row_losses(model.network, ids_NT, batch_size, f"{model.name}, induction")
     hits = []
     for start in range(0, len(ids_NT), batch_size):
-        ids = torch.from_numpy(ids_NT[start : start + batch_size]).to(contestant.model.device)
-        guesses = contestant.model(input_ids=ids[:, :-1], use_cache=False).logits[:, size + 1 :].argmax(-1)
+        ids = torch.from_numpy(ids_NT[start : start + batch_size]).to(model.network.device)
+        guesses = model.network(input_ids=ids[:, :-1], use_cache=False).logits[:, size + 1 :].argmax(-1)
         hits.append((guesses == ids[:, size + 2 :]).cpu().numpy())
-    counts = np.full(len(ids_NT), size - 1)
-    result = {
-        name: interval_record(values.sum(1), counts, weights_SN)
-        for name, values in (
-            ("first_copy", first_NT),
-            ("second_copy", second_NT),
-            ("accuracy", np.concatenate(hits)),
-        )
-    }
-    return result, second_NT.mean(0)
+    first_NT, second_NT = losses_NT[:, 1:size], losses_NT[:, size + 1 :]
+    return {}, {"first_copy": first_NT, "second_copy": second_NT, "accuracy": np.concatenate(hits)}
 
 
 def measure_halves(
-    contestant: Contestant,
-    sequences_N: list[np.ndarray],
-    losses_N: list[np.ndarray],
-    batch_size: int,
-    weights_SN: np.ndarray,
-) -> dict[str, Any]:
-    """Losses on the first and the second half of each sequence, and on the second one alone.
+    model: TrainedModel, sequences_N: list[np.ndarray], losses_N: list[np.ndarray], batch_size: int
+) -> dict[str, np.ndarray]:
+    """Measures losses on the first and the second half of each sequence, and on the second one alone.
 
-    Alone, it has only the sequence's first token, mostly an end of text, in front of it: the difference is
-    what the first half is good for.
+    Alone, it follows only the sequence's first token, mostly an end of text: the difference is what the first
+    half contributes.
 
     Args:
-        contestant (`Contestant`): to measure.
+        model (`TrainedModel`): the model.
         sequences_N (`list[np.ndarray]`): token ids.
         losses_N (`list[np.ndarray]`): their `sequence_losses`.
         batch_size (`int`): rows at a time.
-        weights_SN (`np.ndarray`): of the bootstrap over sequences.
 
     Returns:
-        `dict`: `first_half`, `second_half`, `second_half_alone` and `gain`, each mean and interval, nats a
-        token.
+        `dict`: `first`, `second` and `alone`, sums of losses in nats, and `num_first` and `num_second`,
+        numbers of tokens, each `(sequences,)`.
     """
     halves = [(len(sequence) + 1) // 2 for sequence in sequences_N]
     alone_N = [
         np.concatenate([sequence[:1], sequence[half:]])
         for sequence, half in zip(sequences_N, halves, strict=True)
     ]
-    alone = sequence_losses(contestant.model, alone_N, batch_size, f"{contestant.name}, halves")
-    first = np.array([loss[: half - 1].sum() for loss, half in zip(losses_N, halves, strict=True)])
-    second = np.array([loss[half - 1 :].sum() for loss, half in zip(losses_N, halves, strict=True)])
-    lone = np.array([loss.sum() for loss in alone])
-    num_second = np.array([len(sequence) - half for sequence, half in zip(sequences_N, halves, strict=True)])
+    alone = sequence_losses(model.network, alone_N, batch_size, f"{model.name}, halves")
     return {
-        "first_half": interval_record(first, np.array(halves) - 1, weights_SN),
-        "second_half": interval_record(second, num_second, weights_SN),
-        "second_half_alone": interval_record(lone, num_second, weights_SN),
-        "gain": interval_record(lone - second, num_second, weights_SN),
-    }
-
-
-def interval_record(totals: np.ndarray, counts: np.ndarray, weights_SN: np.ndarray) -> dict[str, float]:
-    """`ratio_interval` of single numbers, for JSON: `mean`, `low` and `high`."""
-    return {
-        name: float(value)
-        for name, value in zip(
-            ("mean", "low", "high"), ratio_interval(totals, counts, weights_SN), strict=True
-        )
+        "first": np.array([loss[: half - 1].sum() for loss, half in zip(losses_N, halves, strict=True)]),
+        "second": np.array([loss[half - 1 :].sum() for loss, half in zip(losses_N, halves, strict=True)]),
+        "alone": np.array([loss.sum() for loss in alone]),
+        "num_first": np.array(halves) - 1,
+        "num_second": np.array(
+            [len(sequence) - half for sequence, half in zip(sequences_N, halves, strict=True)]
+        ),
     }

@@ -1,4 +1,4 @@
-"""The 24 short prompts of Eldan and Li's TinyStories paper, and what models make of them (tables 1 and 5)."""
+"""The 24 short prompts of Eldan and Li's TinyStories paper, and continuations of them (tables 1 and 5)."""
 
 import html
 
@@ -6,7 +6,8 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from mosaic_lab.evaluation.models import Contestant
+from mosaic_lab.core.tables import table
+from mosaic_lab.evaluation.models import TrainedModel
 
 FACTS = (
     "Alice was so tired when she got back home so she went",
@@ -53,23 +54,26 @@ PROMPTS = {"facts": FACTS, "reasoning": REASONING, "context tracking": CONTEXT}
 
 @torch.no_grad()
 def continue_prompts(
-    contestant: Contestant,
+    model: TrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     max_new_tokens: int,
     temperature: float,
     seed: int,
-) -> list[dict[str, str]]:
-    """One record for each prompt: `kind`, `prompt`, and the model's `greedy` and `sampled` continuation."""
+) -> tuple[dict[str, list], dict]:
+    """Continues all prompts.
+
+    Returns:
+        `tuple[dict, dict]`: `continuations`, for each prompt its `kind`, the `prompt`, and the `greedy` and
+        `sampled` continuations; no arrays.
+    """
     set_seed(seed)
     records = []
     for kind, prompts in PROMPTS.items():
-        for prompt in tqdm(prompts, desc=f"{contestant.name}, {kind}", leave=False):
-            inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(
-                contestant.model.device
-            )
+        for prompt in tqdm(prompts, desc=f"{model.name}, {kind}", leave=False):
+            inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(model.network.device)
             options = {"max_new_tokens": max_new_tokens, "pad_token_id": tokenizer.eos_token_id}
-            greedy = contestant.model.generate(**inputs, do_sample=False, **options)
-            sampled = contestant.model.generate(
+            greedy = model.network.generate(**inputs, do_sample=False, **options)
+            sampled = model.network.generate(
                 **inputs, do_sample=True, temperature=temperature, top_k=0, **options
             )
             texts = (
@@ -79,66 +83,19 @@ def continue_prompts(
             records.append(
                 {"kind": kind, "prompt": prompt} | dict(zip(("greedy", "sampled"), texts, strict=True))
             )
-    return records
+    return {"continuations": records}, {}
 
 
-def format_markdown(continuations: dict[str, list[dict[str, str]]]) -> str:
-    """A table for each kind of prompts and way to choose tokens, one column for each model."""
-    names = list(continuations)
-    lines = []
-    for way in ("greedy", "sampled"):
-        for kind in PROMPTS:
-            lines += [f"## {kind}, {way}", "", f"| prompt | {' | '.join(names)} |"]
-            lines.append("|" + " --- |" * (len(names) + 1))
-            for records in zip(*continuations.values(), strict=True):
-                if records[0]["kind"] == kind:
-                    cells = [records[0]["prompt"], *(record[way] for record in records)]
-                    lines.append(f"| {' | '.join(map(_markdown_cell, cells))} |")
-            lines.append("")
-    return "\n".join(lines)
-
-
-def _markdown_cell(text: str) -> str:
-    return html.escape(text.strip(), quote=False).replace("|", "\\|").replace("\n", "<br>")
-
-
-def format_html(continuations: dict[str, list[dict[str, str]]]) -> str:
-    """The same as `format_markdown`, as a page of HTML."""
-    names = list(continuations)
+def format_continuations(continuations: dict[str, list[dict[str, str]]]) -> str:
+    """Formats, as Markdown, a table per kind of prompts and way to choose tokens, with a column per model."""
     parts = []
     for way in ("greedy", "sampled"):
         for kind in PROMPTS:
-            head = "".join(f"<th>{html.escape(name)}</th>" for name in ("prompt", *names))
-            rows = "".join(
-                "<tr>"
-                + "".join(
-                    f"<td>{_html_cell(text)}</td>"
-                    for text in (records[0]["prompt"], *(record[way] for record in records))
-                )
-                + "</tr>\n"
+            rows = [
+                [html.escape(text.strip(), quote=False) for text in (records[0]["prompt"], *written)]
                 for records in zip(*continuations.values(), strict=True)
                 if records[0]["kind"] == kind
-            )
-            parts.append(f"<h2>{kind}, {way}</h2>\n<table><tr>{head}</tr>\n{rows}</table>\n")
-    return _PAGE.format(body="".join(parts))
-
-
-def _html_cell(text: str) -> str:
-    return html.escape(text.strip()).replace("\n", "<br>")
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>Continued prompts</title>
-<style>
-body {{ font-family: sans-serif; margin: 2em; }}
-table {{ border-collapse: collapse; margin-bottom: 2em; }}
-td, th {{ border: 1px solid #bbb; padding: 0.4em 0.6em; text-align: left; vertical-align: top; }}
-</style>
-</head>
-<body>
-{body}</body>
-</html>
-"""
+                for written in [[record[way] for record in records]]
+            ]
+            parts.append(f"## {kind}, {way}\n\n{table(['prompt', *continuations], rows)}")
+    return "\n".join(parts)

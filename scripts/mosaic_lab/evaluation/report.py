@@ -1,28 +1,82 @@
-"""Tables and pictures of `evaluate.py`, from its results and arrays."""
+"""Tables and pictures of `evaluate`, from what its runs measured."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mosaic_lab.core.figures import COLOURS_OF_MODELS, SKY, plt, tidy
+from mosaic_lab.core.figures import colour_of, plt, save_figure, tidy
+from mosaic_lab.core.files import read_json, write_arrays, write_json, write_text
+from mosaic_lab.core.tables import table
+from mosaic_lab.core.work import ARRAYS, LOCK, read_arrays
+from mosaic_lab.evaluation.prompts import format_continuations
+from mosaic_lab.evaluation.summary import (
+    HALVES,
+    architectures_of,
+    bin_positions,
+    summarise_induction,
+    summarise_text,
+)
 
-RESULTS, ARRAYS = "evaluation.json", "evaluation.npz"
-# Positions that are averaged in a point of the curves.
-BIN = 16
+# The summary of all models, and the curves that its picture shows.
+EVALUATION, CURVES, TABLES = "evaluation.json", "evaluation.npz", "evaluation.md"
+PICTURE, CONTINUATIONS = "positions.png", "prompts.md"
 DASHES = ("-", "--", ":", "-.")
 
-Results = dict[str, Any]
+Results = list[dict[str, Any]]
 
 
-def format_report(results: Results) -> str:
-    """All figures as Markdown."""
+def write_report(folder: Path, results: Results) -> str:
+    """Summarises the runs in `folder`, and reports on them; returns the tables."""
+    by_kind: dict[str, Results] = {}
+    for result in results:
+        by_kind.setdefault(result["name"].rsplit("/", 1)[1], []).append(result)
+    summary: dict[str, Any] = {
+        "architectures": architectures_of(results),
+        "context": results[0]["block_size"],
+        "texts": [],
+        "induction": {},
+    }
+    curves: dict[str, np.ndarray] = {}
+    for kind, same in by_kind.items():
+        measured = {result["model"]: read_arrays(folder / result["name"] / ARRAYS) for result in same}
+        if kind.startswith("text"):
+            figures, lines = summarise_text(same, measured)
+            summary["texts"].append(figures)
+            curves |= {f"{kind}/{name}": line for name, line in lines.items()}
+        elif kind == "induction":
+            for name, arrays in measured.items():
+                summary["induction"][name], curves[f"{kind}/{name}"] = summarise_induction(
+                    arrays, same[0]["seed"]
+                )
+    write_json(folder / EVALUATION, summary)
+    write_arrays(folder / CURVES, curves)
+    if "prompts" in by_kind:
+        continuations = {result["model"]: result["continuations"] for result in by_kind["prompts"]}
+        write_text(folder / CONTINUATIONS, format_continuations(continuations))
+    text = redraw(folder)
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != LOCK)
+    return f"{text}\nin {folder}: {', '.join(names)}"
+
+
+def redraw(folder: Path) -> str:
+    """Makes tables and picture from the summary and the curves in `folder`; returns the tables."""
+    summary = read_json(folder / EVALUATION)
+    text = format_report(summary)
+    write_text(folder / TABLES, text)
+    save_figure(draw_positions(summary, read_arrays(folder / CURVES)), folder / PICTURE)
+    return text
+
+
+def format_report(results: dict[str, Any]) -> str:
+    """Formats all figures as Markdown."""
     parts = []
     for text in results["texts"]:
         parts.append(f"## {text['name']}\n")
         parts.append(
             f"{text['num_documents']:,} documents with {text['num_tokens']:,} tokens, "
-            f"{text['num_rows']:,} rows of {results['context']} tokens. Intervals hold 95% of resampled "
-            "documents or rows.\n"
+            f"{text['num_rows']:,} rows of {results['context']} tokens; sha256 of all documents: "
+            f"{text['sha256']}. Intervals hold 95% of resampled documents or rows.\n"
         )
         parts += [_format_documents(text), _format_differences(text, results), _format_stretches(text)]
         parts.append(_format_halves(text))
@@ -31,18 +85,13 @@ def format_report(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
 def _interval(record: dict[str, float], sign: str = "") -> str:
     return f"{record['mean']:{sign}.3f} ({record['low']:{sign}.3f} to {record['high']:{sign}.3f})"
 
 
-def _format_documents(text: Results) -> str:
-    head = ["model", "loss, nats a token", "perplexity", "nats a character"]
-    return _table(
+def _format_documents(text: dict[str, Any]) -> str:
+    head = ["model", "loss, nats per token", "perplexity", "nats per character"]
+    return table(
         head,
         [
             [
@@ -56,13 +105,13 @@ def _format_documents(text: Results) -> str:
     )
 
 
-def _format_differences(text: Results, results: Results) -> str:
+def _format_differences(text: dict[str, Any], results: dict[str, Any]) -> str:
     first = next(iter(results["architectures"].values()))
     rows = [[name, _interval(record, "+")] for name, record in text["differences"].items()]
-    return _table([f"minus {first}", "loss, paired by document"], rows) if rows else ""
+    return table([f"minus {first}", "loss, paired by document"], rows) if rows else ""
 
 
-def _format_stretches(text: Results) -> str:
+def _format_stretches(text: dict[str, Any]) -> str:
     stretches = text["stretches"]
     head = ["tokens behind"] + [f"{stretch['first']} to {stretch['last']}" for stretch in stretches]
     rows = [[name, *(_interval(stretch["models"][name]) for stretch in stretches)] for name in text["models"]]
@@ -70,30 +119,29 @@ def _format_stretches(text: Results) -> str:
         [f"{name}, difference", *(_interval(stretch["differences"][name], "+") for stretch in stretches)]
         for name in text["differences"]
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
-def _format_halves(text: Results) -> str:
-    names = ("first_half", "second_half", "second_half_alone", "gain")
+def _format_halves(text: dict[str, Any]) -> str:
     head = ["model", "first half", "second half", "second half without the first", "gain"]
     rows = [
-        [name, *(_interval(figures[half]) for half in names)]
+        [name, *(_interval(figures[half]) for half in HALVES)]
         for name, figures in text["models"].items()
         if "gain" in figures
     ]
-    return _table(head, rows) if rows else ""
+    return table(head, rows) if rows else ""
 
 
-def _format_induction(induction: Results) -> str:
+def _format_induction(induction: dict[str, Any]) -> str:
     head = ["model", "loss on the first copy", "loss on the second copy", "likeliest token right"]
     names = ("first_copy", "second_copy", "accuracy")
-    return _table(
+    return table(
         head, [[model, *(_interval(record[name]) for name in names)] for model, record in induction.items()]
     )
 
 
-def draw_positions(results: Results, arrays: dict[str, np.ndarray]) -> plt.Figure:
-    """Figure 10 of the paper: loss by position, above, and differences to the first architecture, below."""
+def draw_positions(results: dict[str, Any], arrays: dict[str, np.ndarray]) -> plt.Figure:
+    """Draws figure 10 of the paper: loss by position, and below it differences to the first architecture."""
     names, architectures = list(results["architectures"]), results["architectures"]
     styles = style_architectures(list(dict.fromkeys(architectures.values())))
     texts = results["texts"]
@@ -121,7 +169,7 @@ def draw_positions(results: Results, arrays: dict[str, np.ndarray]) -> plt.Figur
             below.axhline(0, color=styles[next(iter(styles))]["color"], linewidth=1.2)
         for panel in axes[:, column]:
             tidy(panel)
-    axes[0, 0].set_ylabel("loss, nats a token")
+    axes[0, 0].set_ylabel("loss, nats per token")
     if others:
         axes[1, 0].set_ylabel(f"difference to\n{next(iter(styles))}")
     handles = [plt.Line2D([], [], label=architecture, **style) for architecture, style in styles.items()]
@@ -136,18 +184,6 @@ def style_architectures(architectures: list[str]) -> dict[str, dict[str, str]]:
     for architecture in architectures:
         kind = architecture.split(",")[0]
         dashes = DASHES[seen.get(kind, 0) % len(DASHES)]
-        styles[architecture] = {"color": COLOURS_OF_MODELS.get(kind, SKY), "linestyle": dashes}
+        styles[architecture] = {"color": colour_of(kind), "linestyle": dashes}
         seen[kind] = seen.get(kind, 0) + 1
     return styles
-
-
-def bin_positions(curve_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of tokens behind, and means over 16 positions each; what is left at the end is in none.
-
-    Args:
-        curve_T (`np.ndarray` of shape `(..., time)`): a value for each position.
-    """
-    size = min(BIN, curve_T.shape[-1])
-    num_bins = curve_T.shape[-1] // size
-    means = curve_T[..., : num_bins * size].reshape(*curve_T.shape[:-1], num_bins, size).mean(-1)
-    return (np.arange(num_bins) + 0.5) * size + 0.5, means

@@ -1,4 +1,4 @@
-"""The texts that models are measured on, as documents and as rows of tokens."""
+"""Texts on which models are measured, as documents and as rows of tokens."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,11 +10,12 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.fingerprint import hash_texts
 from mosaic_lab.training.corpus import load_splits, load_stories
 from mosaic_lab.training.options import DataArguments
 from mosaic_lab.training.rows import pack_rows
 
-# What stands between the documents of a text that is no collection of stories.
+# Separates the documents of a text that is no collection of stories.
 BLANK_LINE = "\n\n"
 
 
@@ -27,13 +28,15 @@ class Text:
         documents_N (`list[np.ndarray]`): tokens of each document with end of text in front and behind;
             those longer than a row in pieces, which share their border token.
         rows_NT (`np.ndarray` of shape `(rows, time)`): tokens of the documents one after the other.
-        num_characters (`int`): of the documents, their pieces that are here.
+        num_characters (`int`): characters of these pieces.
+        sha256 (`str`): fingerprint of all documents of the split, see `hash_texts`.
     """
 
     name: str
     documents_N: list[np.ndarray]
     rows_NT: np.ndarray
     num_characters: int
+    sha256: str
 
 
 def load_in_distribution(
@@ -57,7 +60,7 @@ def load_other(
 ) -> Text:
     """Another text, its validation or test split if it has one, its documents joined by blank lines.
 
-    To a model of stories, the end of a text means that all of it is over.
+    A model of stories would take an end of text for the end of the whole context.
 
     Raises:
         InputError: if it cannot be read, or if it does not fill two rows.
@@ -85,8 +88,9 @@ def _make_text(
     if len(rows_NT) < 2:
         raise InputError(f"{source}: fewer than two rows of block_size {context} tokens")
     pieces_N = list(islice(_cut_documents(documents, tokenizer, context), num_documents))
+    sha256 = hash_texts(documents["text"])
     num_characters = sum(len(tokenizer.decode(ids[1:], skip_special_tokens=True)) for ids in pieces_N)
-    return Text("/".join(Path(source).parts[-2:]), pieces_N, rows_NT.astype(np.int64), num_characters)
+    return Text("/".join(Path(source).parts[-2:]), pieces_N, rows_NT.astype(np.int64), num_characters, sha256)
 
 
 def _cut_documents(

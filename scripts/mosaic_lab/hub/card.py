@@ -14,7 +14,7 @@ from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import read_json
 from mosaic_lab.core.shipped import shipped
 from mosaic_lab.evaluation.models import describe_architecture
-from mosaic_lab.evaluation.report import RESULTS as EVALUATION
+from mosaic_lab.evaluation.report import EVALUATION
 from mosaic_lab.training.options import ON_HUB
 from mosaic_lab.training.report import CURVE_DATA, CURVE_PICTURE, RESULTS
 

@@ -22,7 +22,7 @@ from mosaic_lab.benchmark.report import compute_ratios, format_report, format_ta
 from mosaic_lab.core.command import CommandParser
 from mosaic_lab.core.errors import InputError, reported_as
 from mosaic_lab.core.files import make_folder, write_json, write_text
-from mosaic_lab.core.work import Point, work_through
+from mosaic_lab.core.work import Run, work_through
 
 
 def run(options: BenchmarkArguments, recipe: str, argv: list[str]) -> None:
@@ -56,7 +56,7 @@ def run(options: BenchmarkArguments, recipe: str, argv: list[str]) -> None:
         "check": check_equality(options),
     }
     cells = {cell.name: cell for cell in plan_cells(options)}
-    points = [Point(cell, {**chosen, **hardware, **versions}) for cell in cells]
+    points = [Run(cell, {**chosen, **hardware, **versions}) for cell in cells]
     measured = work_through(
         points, partial, lambda point, _: {"measured": measure_cell(cells[point.name], options)}
     )

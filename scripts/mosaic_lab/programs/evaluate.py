@@ -18,7 +18,9 @@ def make_parser() -> CommandParser:
         recipes="evaluation",
         recipe_is_option=True,
     )
-    parser.add_argument("models", nargs="+", help="folders or Hub ids of trained models")
+    parser.add_argument(
+        "models", nargs="+", help="folders (or patterns of them) or Hub ids of trained models"
+    )
     return parser
 
 

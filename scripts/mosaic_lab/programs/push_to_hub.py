@@ -12,7 +12,7 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         description="Uploads a folder with its card in one commit, and checks what loads from there."
     )
-    parser.add_argument("folder", help="output folder of train.py, make_regbench.py or make_stories.py")
+    parser.add_argument("folder", help="output folder of train, reproduce regbench/data or make-stories")
     parser.add_argument("repo_id", help="owner/name on the Hub; created if there is none")
     parser.add_argument("--repo_type", choices=REPO_TYPES, default="model", help="default: model")
     parser.add_argument("--private", action="store_true", help="creates a private repository")

@@ -37,7 +37,7 @@ FEATURES = Features(
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many automata, and how long strings may be."""
+    """Numbers of automata, and the longest string."""
 
     num_train: int
     num_validation: int

@@ -1,7 +1,7 @@
-"""How close predictions come to the automaton behind a sequence.
+"""Metrics of how close predictions come to the automaton behind a sequence.
 
-Scored are all positions that have a token behind them, also those where that is a separator: the string could
-have gone on there too. Shapes: T time, V vocabulary.
+They are taken at all positions that a token follows, even a separator: the string could have continued there.
+Shapes: T time, V vocabulary.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ import numpy as np
 from mosaic_lab.regbench.automata import SEPARATOR
 
 
-def score(prediction_TV: np.ndarray, distribution_TV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def measure(prediction_TV: np.ndarray, distribution_TV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and total variation distance at each position.
 
     Args:
@@ -28,8 +28,8 @@ def score(prediction_TV: np.ndarray, distribution_TV: np.ndarray) -> tuple[np.nd
     return legal_T, 0.5 * np.abs(prediction_TV - distribution_TV).sum(1)
 
 
-def score_all(rows: Iterable[dict[str, Any]], predictions: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Mean scores over all scored positions of all rows, and by place.
+def measure_all(rows: Iterable[dict[str, Any]], predictions: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Mean metrics over all measured positions of all rows, and by place.
 
     Args:
         rows (`Iterable[dict]`): of the data set.
@@ -43,12 +43,12 @@ def score_all(rows: Iterable[dict[str, Any]], predictions: Iterable[np.ndarray])
     position, string, legal, distance = ([] for _ in range(4))
     for row, prediction in zip(rows, predictions, strict=True):
         ids = np.asarray(row["input_ids"])
-        scored = slice(0, len(ids) - 1)
-        scores = score(prediction[scored], np.asarray(row["distribution"])[scored])
-        legal.append(scores[0])
-        distance.append(scores[1])
+        measured = slice(0, len(ids) - 1)
+        metrics = measure(prediction[measured], np.asarray(row["distribution"])[measured])
+        legal.append(metrics[0])
+        distance.append(metrics[1])
         position.append(np.arange(len(ids) - 1))
-        string.append(np.cumsum(ids == SEPARATOR)[scored])
+        string.append(np.cumsum(ids == SEPARATOR)[measured])
     legal, distance = np.concatenate(legal), np.concatenate(distance)
     result = {"accuracy": legal.mean(), "tvd": distance.mean()}
     for name, place in (("position", np.concatenate(position)), ("string", np.concatenate(string))):

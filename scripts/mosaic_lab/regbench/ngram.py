@@ -1,4 +1,4 @@
-"""What counting alone can do: n-gram models of the strings that a sequence has shown so far."""
+"""N-gram models of the strings seen so far in a sequence: the baseline of counting alone."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,25 +1,25 @@
-"""The options of `run_regbench.py`."""
+"""Options of the experiment `regbench`."""
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from mosaic_lab.core.command import check_each_once, check_least
 
 NGRAMS = {"1-gram": 1, "2-gram": 2, "3-gram": 3}
 
 
 @dataclass
 class RegBenchArguments:
-    """Which languages, who learns to learn them, and with which hyperparameters."""
+    """The languages, the models that learn to learn them, and their hyperparameters."""
 
-    contestants: list[str] = field(
-        default_factory=lambda: ["mosaic", "gpt2"],
+    models: list[str] = field(
+        default_factory=lambda: ["regbench/small/mosaic", "regbench/small/gpt2"],
         metadata={
-            "help": "Names of config JSONs in `models`; 1-gram, 2-gram and 3-gram only count and need none."
+            "help": "Presets in configuration/model, or config JSONs, of any causal models; 1-gram, 2-gram, "
+            "and 3-gram only count. A model is called by the last part of its name."
         },
-    )
-    models: str = field(
-        default="configuration/regbench/small",
-        metadata={"help": "Folder with a config JSON for each contestant, of any causal model."},
     )
     num_automata: list[int] = field(
         default_factory=lambda: [1000],
@@ -38,23 +38,24 @@ class RegBenchArguments:
     grid: str = field(
         default="{}",
         metadata={
-            "help": "Values to try, of a contestant's config or the Trainer's options: {contestant: {name: "
+            "help": "Values to try, of a model's config or the Trainer's options: {model: {name: "
             "[value, ...]}}. A value that is itself {name: value, ...} sets several at once. All "
             "combinations run, and the one with the lowest validation loss counts."
         },
     )
 
     def __post_init__(self):
-        least = {"num_automata": 1, "num_validation": 1, "num_test": 1, "max_string_length": 1}
-        for name, bound in (least | {"language_seed": 0, "seeds": 0}).items():
-            value = getattr(self, name)
-            if min(value if isinstance(value, list) else [value], default=bound - 1) < bound:
-                raise ValueError(f"{name} must be at least {bound}, not {value}")
-        for name in ("contestants", "num_automata", "seeds"):
-            value = getattr(self, name)
-            if len(set(value)) != len(value) or not value:
-                raise ValueError(f"{name} must name one or more, each once, not {value}")
+        check_least(self, num_automata=1, num_validation=1, num_test=1, max_string_length=1)
+        check_least(self, language_seed=0, seeds=0)
+        check_each_once(self, "models", "num_automata", "seeds")
+        if len(set(self.names)) != len(self.models):
+            raise ValueError(f"models must differ in the last parts of their names, not {self.models}")
         self.grid = self._parse_grid()
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The models by their short names."""
+        return {Path(model).stem: model for model in self.models}
 
     def _parse_grid(self) -> dict[str, dict[str, list[Any]]]:
         try:
@@ -62,10 +63,12 @@ class RegBenchArguments:
         except json.JSONDecodeError as error:
             raise ValueError(f"grid must be JSON, not {self.grid!r}: {error}") from error
         if not isinstance(grid, dict):
-            raise ValueError(f"grid must be {{contestant: {{name: [value, ...]}}}}, not {self.grid}")
-        for contestant, axes in grid.items():
+            raise ValueError(f"grid must be {{model: {{name: [value, ...]}}}}, not {self.grid}")
+        for model, axes in grid.items():
             if not isinstance(axes, dict) or not all(
                 isinstance(values, list) and values for values in axes.values()
             ):
-                raise ValueError(f"grid: {contestant} must have {{name: [value, ...]}}, not {axes}")
+                raise ValueError(f"grid: {model} must have {{name: [value, ...]}}, not {axes}")
+            if model not in self.names or model in NGRAMS:
+                raise ValueError(f"grid: {model} is none of the models to train, {', '.join(self.names)}")
         return grid

@@ -1,4 +1,4 @@
-"""RegBench as a folder that `datasets` and the Hub know how to read: parquet files and a card."""
+"""RegBench as a data set that `datasets` and the Hub can read: parquet files and a card."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -7,8 +7,10 @@ from typing import Any
 from datasets import DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from mosaic_lab.core.command import check_least
 from mosaic_lab.core.dataset_folder import check_free, write_dataset
 from mosaic_lab.core.shipped import shipped
+from mosaic_lab.core.work import Experiment
 from mosaic_lab.regbench.automata import ALPHABET, NUM_SYMBOLS, SEPARATOR, STATES
 from mosaic_lab.regbench.data import NUM_STRINGS, Sizes, load
 
@@ -18,8 +20,9 @@ LICENSE = "apache-2.0"
 
 @dataclass
 class PublishArguments:
-    """How many languages, and how long strings may be."""
+    """The number of languages, and the length of their strings."""
 
+    output_dir: str = field(default="", metadata={"help": "New folder for the data set."})
     num_train: int = field(default=40_000, metadata={"help": "Training sequences."})
     num_validation: int = field(default=500, metadata={"help": "Validation sequences."})
     num_test: int = field(default=500, metadata={"help": "Test sequences."})
@@ -31,34 +34,34 @@ class PublishArguments:
     seed: int = field(default=0, metadata={"help": "Seed of languages and sequences."})
 
     def __post_init__(self):
-        for name, value in asdict(self).items():
-            least = 0 if name in ("seed", "in_distribution") else 1
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}")
+        if not self.output_dir:
+            raise ValueError("output_dir must be given")
+        check_least(self, num_train=1, num_validation=1, num_test=1, max_string_length=1, seed=0)
 
 
-def publish(folder: str, arguments: PublishArguments) -> None:
-    """Draws the splits, and writes them with a card to a new folder.
+def publish(arguments: PublishArguments) -> None:
+    """Draws the splits, and writes them with a card to the new folder `output_dir`.
 
     Raises:
-        InputError: if there is something at `folder`, or if it cannot be written.
+        InputError: if there is something at that folder, or if it cannot be written.
     """
+    folder = Path(arguments.output_dir)
     # Before the work, not after it.
     check_free(folder)
-    recipe = asdict(arguments)
+    recipe = {name: value for name, value in asdict(arguments).items() if name != "output_dir"}
     splits = load(Sizes(**recipe))
-    write_dataset(folder, splits, str(make_card(Path(folder).absolute().name, splits, recipe)))
+    write_dataset(folder, splits, str(make_card(folder.absolute().name, splits, recipe)))
     sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
     print(f"The data set is in {folder}: {sizes} sequences")
 
 
 def make_card(name: str, splits: DatasetDict, recipe: dict[str, Any]) -> DatasetCard:
-    """The card that the Hub shows, from `hub_cards/regbench.md`.
+    """Fills in the card that the Hub shows, `hub_cards/regbench.md`.
 
     Args:
-        name (`str`): the folder's.
-        splits (`DatasetDict`): what `load` gives.
-        recipe (`dict`): the fields of `PublishArguments`.
+        name (`str`): name of the folder.
+        splits (`DatasetDict`): as `load` returns them.
+        recipe (`dict`): the fields of `PublishArguments` but for `output_dir`.
     """
     metadata = DatasetCardData(
         license=LICENSE,
@@ -89,3 +92,8 @@ def _measure(split: str, rows: Any, recipe: dict[str, Any]) -> dict[str, int]:
         "tokens": sum(lengths),
         "longest": max(lengths),
     }
+
+
+EXPERIMENT = Experiment(
+    description="Makes RegBench as a data set.", groups=(PublishArguments,), carry_out=publish
+)

@@ -1,4 +1,4 @@
-"""Table and pictures of the benchmark, from the results and arrays that its runs have saved."""
+"""Table and pictures of RegBench, from the results and arrays that its runs saved."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ from matplotlib.ticker import MaxNLocator
 
 from mosaic_lab.core.figures import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SKY, plt, save_figure, tidy
 from mosaic_lab.core.files import write_text
-from mosaic_lab.core.work import FIGURES, RESULTS, gather, load_gathered
+from mosaic_lab.core.tables import table
+from mosaic_lab.core.work import FIGURES, RESULTS, TABLES, gather, load_gathered
 from mosaic_lab.regbench.options import NGRAMS
 
 METRICS = {"accuracy": "accuracy", "tvd": "total variation distance"}
@@ -21,10 +22,10 @@ LEAST_COUNT = 30
 
 
 def choose_best(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each contestant and number of automata, the run with the lowest validation loss."""
+    """Chooses, for each model and number of automata, the run with the lowest validation loss."""
     best = {}
     for result in results:
-        key = (result["contestant"], result["num_automata"])
+        key = (result["model"], result["num_automata"])
         if key not in best or result["validation_loss"] < best[key]["validation_loss"]:
             best[key] = result
     return list(best.values())
@@ -32,10 +33,8 @@ def choose_best(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def format_table(best: list[dict[str, Any]]) -> str:
     """The best runs as Markdown, by number of automata and then by total variation distance."""
-    lines = [
-        "| automata | contestant | parameters | chosen | best step | validation loss | accuracy | TVD |",
-        "|" + " --- |" * 8,
-    ]
+    head = ["automata", "model", "parameters", "chosen", "best step", "validation loss", "accuracy", "TVD"]
+    rows = []
     for result in sorted(best, key=lambda result: (result["num_automata"] or 0, result["tvd"])):
         number, parameters, step = (
             "-" if result[name] is None else f"{result[name]:,}"
@@ -43,43 +42,48 @@ def format_table(best: list[dict[str, Any]]) -> str:
         )
         chosen = ", ".join(f"{name} {value}" for name, value in result["chosen"].items()) or "-"
         loss = "-" if result["validation_loss"] is None else f"{result['validation_loss']:.4f}"
-        row = [number, result["contestant"], parameters, chosen, step, loss]
-        row += [f"{result['accuracy']:.3f}", f"{result['tvd']:.3f}"]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines) + "\n"
+        row = [number, result["model"], parameters, chosen, step, loss]
+        rows.append([*row, f"{result['accuracy']:.3f}", f"{result['tvd']:.3f}"])
+    return table(head, rows)
 
 
 def write_report(folder: Path, results: list[dict[str, Any]]) -> str:
-    """Leaves the table, the pictures and what they are drawn from in `folder`; returns the table."""
-    gather(folder, results, lambda result, name: False)
-    arrays = {result["name"]: arrays for result, arrays in load_gathered(folder)}
-    best = choose_best(results)
-    table = format_table(best)
-    write_text(folder / "results.md", table)
+    """Gathers the results and arrays in `folder`, and reports on them; returns the table."""
+    gather(folder, results)
+    return redraw(folder)
+
+
+def redraw(folder: Path) -> str:
+    """Makes table and pictures from what `gather` left in `folder`; returns the table."""
+    runs = load_gathered(folder)
+    arrays = {result["name"]: arrays for result, arrays in runs}
+    best = choose_best([result for result, _ in runs])
+    text = format_table(best)
+    write_text(folder / TABLES, text)
     save_figure(draw_sizes(best), folder / "sizes.png")
     save_figure(draw_places(best, arrays), folder / "places.png")
-    return f"{table}\nin {folder}: results.md, sizes.png, places.png, {RESULTS}, {FIGURES}"
+    return f"{text}\nin {folder}: {TABLES}, sizes.png, places.png, {RESULTS}, {FIGURES}"
 
 
-def style_of(contestant: str, contestants: list[str]) -> dict[str, Any]:
-    """Colour and marker of a contestant, or dashes of an n-gram."""
-    if contestant in NGRAMS:
-        return {"color": GREY, "linestyle": NGRAM_DASHES[contestant], "label": contestant}
-    others = [name for name in contestants if name not in NGRAMS and name != "mosaic"]
-    number = 0 if contestant == "mosaic" else 1 + others.index(contestant)
+def style_of(model: str, models: list[str]) -> dict[str, Any]:
+    """Colour and marker of a model, or dashes of an n-gram."""
+    if model in NGRAMS:
+        return {"color": GREY, "linestyle": NGRAM_DASHES[model], "label": model}
+    others = [name for name in models if name not in NGRAMS and name != "mosaic"]
+    number = 0 if model == "mosaic" else 1 + others.index(model)
     colour = BLUE if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
-    return {"color": colour, "marker": MARKERS[number % len(MARKERS)], "label": contestant}
+    return {"color": colour, "marker": MARKERS[number % len(MARKERS)], "label": model}
 
 
 def draw_sizes(best: list[dict[str, Any]]) -> plt.Figure:
     """Figure 11 of the paper: both metrics against the number of training automata."""
-    contestants = list(dict.fromkeys(result["contestant"] for result in best))
+    models = list(dict.fromkeys(result["model"] for result in best))
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
     for panel, (metric, label) in zip(axes, METRICS.items(), strict=True):
-        for contestant in contestants:
-            runs = [result for result in best if result["contestant"] == contestant]
-            style = style_of(contestant, contestants)
-            if contestant in NGRAMS:
+        for model in models:
+            runs = [result for result in best if result["model"] == model]
+            style = style_of(model, models)
+            if model in NGRAMS:
                 panel.axhline(runs[0][metric], **style)
                 continue
             runs.sort(key=lambda result: result["num_automata"])
@@ -100,7 +104,7 @@ def draw_sizes(best: list[dict[str, Any]]) -> plt.Figure:
 def draw_places(best: list[dict[str, Any]], arrays: dict[str, dict[str, np.ndarray]]) -> plt.Figure:
     """Both metrics by position and by string of the sequence, for the largest number of automata."""
     largest = max((result["num_automata"] or 0 for result in best), default=0)
-    contestants = list(dict.fromkeys(result["contestant"] for result in best))
+    models = list(dict.fromkeys(result["model"] for result in best))
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharey="row")
     for row, (metric, label) in zip(axes, METRICS.items(), strict=True):
         for panel, place in zip(row, ("position", "string"), strict=True):
@@ -108,7 +112,7 @@ def draw_places(best: list[dict[str, Any]], arrays: dict[str, dict[str, np.ndarr
                 saved = arrays[result["name"]]
                 if result["num_automata"] in (None, largest):
                     often = saved[f"count_by_{place}"] >= LEAST_COUNT
-                    style = style_of(result["contestant"], contestants) | {"marker": "", "linewidth": 1.3}
+                    style = style_of(result["model"], models) | {"marker": "", "linewidth": 1.3}
                     panel.plot(np.flatnonzero(often), saved[f"{metric}_by_{place}"][often], **style)
             tidy(panel)
         row[0].set(ylabel=label, ylim=(0, 1))

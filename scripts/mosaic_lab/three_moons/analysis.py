@@ -1,11 +1,11 @@
-"""What a network has learned: who keeps track of which moon, and when it starts to tell the future."""
+"""Analysis of a trained network: which memory tracks which moon, and when predictions become possible."""
 
 from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
 
-from mosaic_lab.three_moons.orbits import UNITS_A_SEQUENCE, least_common_multiple
+from mosaic_lab.three_moons.orbits import UNITS_PER_SEQUENCE, least_common_multiple
 from mosaic_lab.three_moons.tracking import HORIZON
 
 # A network is disentangled if each memory's share of energy from its moon is larger.
@@ -13,13 +13,13 @@ PURE = 0.9
 
 
 def energy_shares(matrix_HM: np.ndarray) -> np.ndarray:
-    """Which share of a key's or a value's energy, `|W_hm|^2` in row h, comes from each moon."""
+    """Share of a key's or a value's energy, `|W_hm|^2` in row h, that comes from each moon."""
     energy_HM = np.abs(matrix_HM) ** 2
     return energy_HM / energy_HM.sum(1, keepdims=True)
 
 
 def purity(phi_HM: np.ndarray, psi_HM: np.ndarray) -> float:
-    """How far each of three memories keeps to a moon of its own, in its keys and in its values.
+    """Measures how far each of three memories specialises in one moon, in its keys and in its values.
 
     The least share of energy in `W_phi` and `W_psi` that a memory takes from its moon, when the moons are
     given to the memories in the way that is best: 1 if both are one permuted diagonal, 1/3 if all weights are
@@ -47,7 +47,7 @@ def read_errors(
     """
     context_N, error_N = np.asarray(context_N), np.asarray(error_N)
     slowest, common = (
-        steps * length / UNITS_A_SEQUENCE for steps in (max(periods), least_common_multiple(periods))
+        steps * length / UNITS_PER_SEQUENCE for steps in (max(periods), least_common_multiple(periods))
     )
     spans = {
         "before_max": (0, slowest),

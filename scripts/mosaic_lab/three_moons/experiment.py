@@ -1,4 +1,4 @@
-"""The runs of the experiment: each trains one network and keeps what the figures are drawn from."""
+"""Three moons: each run trains one network and keeps the arrays that the pictures show."""
 
 from itertools import product
 from pathlib import Path
@@ -11,25 +11,25 @@ from transformers import set_seed
 
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import write_arrays
-from mosaic_lab.core.work import ARRAYS, Point
+from mosaic_lab.core.work import ARRAYS, Experiment, Run, share
 from mosaic_lab.three_moons.analysis import PURE, purity, read_errors
 from mosaic_lab.three_moons.network import NUM_MOONS, MoonsConfig, MoonsNetwork
-from mosaic_lab.three_moons.options import MoonsArguments
+from mosaic_lab.three_moons.options import CONTENTS, MoonsArguments
 from mosaic_lab.three_moons.orbits import TRACKED, Skies
+from mosaic_lab.three_moons.report import write_report
 from mosaic_lab.three_moons.tracking import HORIZON, track
 from mosaic_lab.training.one_run import finish, run_options, train, training_seconds
 from mosaic_lab.training.options import TrainingArguments
 from mosaic_lab.training.report import extract_curve
 
-# Of one sequence, so many steps of what its memories hold and answer.
-CONTENTS = ("keys", "values", "recalled")
+# Steps of one sequence for which the contents and answers of its memories are kept.
 SHOWN = 300
-# Sequences that are tracked come from another seed than those of the validation loss.
+# Tracked sequences come from another seed than those of the validation loss.
 TRACKED_SEED = 1_000_000
 
 
-def plan_points(moons: MoonsArguments, arguments: TrainingArguments) -> list[Point]:
-    """A run for each network, optimiser and seed; networks of one seed train on the same sequences.
+def plan_runs(moons: MoonsArguments, arguments: TrainingArguments) -> list[Run]:
+    """Plans a run for each network, optimiser and seed; networks of one seed train on the same sequences.
 
     Raises:
         InputError: if `max_steps`, over which the learning rate decays, is not given.
@@ -39,7 +39,7 @@ def plan_points(moons: MoonsArguments, arguments: TrainingArguments) -> list[Poi
     names = ("periods", "length", "min_learning_rate", "num_validation", "num_tracked", "context_step")
     common = {name: getattr(moons, name) for name in names} | run_options(arguments)
     return [
-        Point(
+        Run(
             f"memories{num_memories}-{optimizer}-seed{seed}",
             {"num_memories": num_memories, "optimizer": optimizer, "seed": seed, **common},
         )
@@ -47,14 +47,14 @@ def plan_points(moons: MoonsArguments, arguments: TrainingArguments) -> list[Poi
     ]
 
 
-def run_point(point: Point, folder: Path, arguments: TrainingArguments) -> dict[str, Any]:
-    """Trains, tracks and looks into one network; leaves it, its curves and its matrices in `folder`.
+def run_one(run: Run, folder: Path, moons: MoonsArguments, arguments: TrainingArguments) -> dict[str, Any]:
+    """Trains, tracks and inspects one network; leaves it, its curves and its matrices in `folder`.
 
     Returns:
         `dict`: the loss of the last tenth of the training steps and of validation, the purity of three
         memories, and the errors of `read_errors` on the periods of `TRACKED`, with that of repetition.
     """
-    options = point.options
+    options = run.options
     set_seed(options["seed"])
     network = MoonsNetwork(MoonsConfig(num_memories=options["num_memories"]))
     sizes = {
@@ -71,7 +71,7 @@ def run_point(point: Point, folder: Path, arguments: TrainingArguments) -> dict[
     validation_loss = trainer.evaluate()["eval_loss"]
     curve = extract_curve(trainer.state.log_history, 1, None)
     network.eval()
-    arrays, errors = look_into(network, options)
+    arrays, errors = inspect_network(network, options)
     arrays |= {f"{name}_{key}": np.array(curve[name][key]) for name in sizes for key in ("step", "loss")}
     write_arrays(folder / ARRAYS, arrays)
     losses = curve["train"]["loss"]
@@ -92,10 +92,10 @@ def run_point(point: Point, folder: Path, arguments: TrainingArguments) -> dict[
 def build_optimizer(
     network: MoonsNetwork, options: dict[str, Any]
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Adam with a learning rate that decays linearly, with its bias corrected or not.
+    """Builds Adam with a learning rate that decays linearly, with or without correction of its bias.
 
     Correction divides the average of the gradients by `1 - beta1^t` and the root of that of their squares by
-    `sqrt(1 - beta2^t)`. Undone, which is Adam as the original had it, steps are longer by the factor
+    `sqrt(1 - beta2^t)`. Without it, as in the original, steps are longer by the factor
     `(1 - beta1^t) / sqrt(1 - beta2^t)` (but for epsilon): with .9 and .999, 3.2 at first, 6.6 at most.
     """
     beta1, beta2 = options["adam_beta1"], options["adam_beta2"]
@@ -118,13 +118,13 @@ def build_optimizer(
 
 
 @torch.no_grad()
-def look_into(
+def inspect_network(
     network: MoonsNetwork, options: dict[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
-    """Tracking errors on known and on held-out periods, the matrices, and the memories of one sequence.
+    """Measures tracking errors on known and held-out periods; reads matrices and memories of a sequence.
 
     Returns:
-        `tuple[dict, dict]`: arrays, and the errors at the places where networks should differ.
+        `tuple[dict, dict]`: arrays, and the errors where networks should differ.
     """
     arrays = {
         name: torch.view_as_complex(layer.weight).cpu().numpy()
@@ -152,3 +152,10 @@ def look_into(
         state_TM2 = states_1HTD[0, :, :SHOWN].transpose(0, 1).reshape(-1, NUM_MOONS, 2)
         arrays[name] = torch.view_as_complex(state_TM2).cpu().numpy()
     return arrays, errors
+
+
+EXPERIMENT = Experiment(
+    description="Trains memories to track three moons.",
+    groups=(MoonsArguments, TrainingArguments),
+    carry_out=share(plan_runs, run_one, write_report),
+)

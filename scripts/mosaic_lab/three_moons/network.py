@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput
 from modeling_mosaic.modeling_mosaic import attend, recall_causal
 
 NUM_MOONS = 3
-# Errors are clipped there: the network need not excuse itself for what an empty memory cannot know.
+# Errors are clipped there, so that early steps, when the memory is nearly empty, do not dominate the loss.
 LARGEST_ERROR = 0.5
 
 
@@ -62,11 +62,11 @@ class MoonsNetwork(PreTrainedModel):
             init.copy_(module.weight, halves.mean(0))
 
     def keys(self, position_BTM: torch.Tensor) -> torch.Tensor:
-        """What the memories are asked by and filed under, real `(batch, memories, time, D)`."""
+        """Keys for storing pairs and for queries, real `(batch, memories, time, D)`."""
         return self._split(self.key_proj(position_BTM))
 
     def values(self, position_BTM: torch.Tensor) -> torch.Tensor:
-        """What the memories are to predict, of the observations that follow the keys'; shaped alike."""
+        """Values, from the observations that follow those of the keys; of the same shape."""
         return self._split(self.value_proj(position_BTM))
 
     def _split(self, states_BTM: torch.Tensor) -> torch.Tensor:
@@ -78,14 +78,14 @@ class MoonsNetwork(PreTrainedModel):
         return self.out_proj(torch.view_as_complex(recalled_BTHD.reshape(*recalled_BTHD.shape[:2], -1, 2)))
 
     def recall(self, position_BTM: torch.Tensor) -> torch.Tensor:
-        """What each memory predicts at each time, real `(batch, time, memories, D)`; 0 while it is empty."""
+        """Predictions of each memory at each time, real `(batch, time, memories, D)`; 0 while it is empty."""
         key_BHTD, value_BHtD = self.keys(position_BTM), self.values(position_BTM[:, 1:])
         return recall_causal(
             self, key_BHTD[:, :, 1:], key_BHTD[:, :, :-1], value_BHtD, num_empty=1, scaling=self.config.beta
         )
 
     def ask(self, query_BH1D: torch.Tensor, key_BHTD: torch.Tensor, value_BHTD: torch.Tensor) -> torch.Tensor:
-        """What memories with these pairs recall for one query each, `(batch, 1, memories, D)`."""
+        """Recalls a value from memories with these pairs for one query each, `(batch, 1, memories, D)`."""
         return attend(self, query_BH1D, key_BHTD, value_BHTD, None, scaling=self.config.beta)[0]
 
     def forward(self, positions: torch.Tensor) -> ModelOutput:

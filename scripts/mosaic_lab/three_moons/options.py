@@ -1,18 +1,21 @@
-"""The options of `run_three_moons.py`."""
+"""Options of the experiment `three_moons`."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mosaic_lab.three_moons.orbits import UNITS_A_SEQUENCE
+from mosaic_lab.core.command import check_each_once, check_least
+from mosaic_lab.three_moons.orbits import UNITS_PER_SEQUENCE
 from mosaic_lab.three_moons.tracking import HORIZON
 
-# As torch has it, and without correction for the bias of its averages, as in the original's library.
+# torch's Adam, and Adam without correction for the bias of its averages, as in the original's library.
 OPTIMIZERS = ("adam", "uncorrected_adam")
+# Arrays with the contents and answers of the memories for one sequence.
+CONTENTS = ("keys", "values", "recalled")
 
 
 @dataclass
 class MoonsArguments:
-    """What is trained, on which skies, and how it is looked at."""
+    """The networks, the skies that they train on, and the tracking afterwards."""
 
     periods: Literal["grid", "free"] = field(
         default="grid",
@@ -28,13 +31,13 @@ class MoonsArguments:
     )
     optimizers: list[str] = field(
         default_factory=lambda: [OPTIMIZERS[0]],
-        metadata={"help": "adam, uncorrected_adam, with which the original was trained, or both."},
+        metadata={"help": "adam, uncorrected_adam (the original's), or both."},
     )
     seeds: list[int] = field(
-        default_factory=lambda: [0], metadata={"help": "A run of each network for each."}
+        default_factory=lambda: [0], metadata={"help": "Seeds; each gives a run of each network."}
     )
     min_learning_rate: float = field(
-        default=5e-6, metadata={"help": "Where the linear decay of the learning rate ends."}
+        default=5e-6, metadata={"help": "Learning rate at the end of its linear decay."}
     )
     num_validation: int = field(default=64, metadata={"help": "Sequences of the validation loss."})
     num_tracked: int = field(default=512, metadata={"help": "Sequences that are tracked after training."})
@@ -43,13 +46,9 @@ class MoonsArguments:
     )
 
     def __post_init__(self):
-        least = {"num_validation": 1, "num_tracked": 1, "context_step": 1, "seeds": 0}
         # The shortest period is then still more than an observation.
-        least |= {"length": 3 * UNITS_A_SEQUENCE + HORIZON, "min_learning_rate": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if min(value if isinstance(value, list) else [value], default=bound) < bound:
-                raise ValueError(f"{name} must be at least {bound}, not {value}")
+        check_least(self, length=3 * UNITS_PER_SEQUENCE + HORIZON, min_learning_rate=0, seeds=0)
+        check_least(self, num_validation=1, num_tracked=1, context_step=1)
         if self.context_step > HORIZON:
             raise ValueError(f"context_step must be at most {HORIZON}, not {self.context_step}")
         allowed = {"num_memories": (1, 3), "optimizers": OPTIMIZERS}
@@ -57,6 +56,4 @@ class MoonsArguments:
             for value in getattr(self, name):
                 if value not in values:
                     raise ValueError(f"{name} must be {' or '.join(map(str, values))}, not {value}")
-        for name in ("num_memories", "optimizers", "seeds"):
-            if len(set(getattr(self, name))) < max(1, len(getattr(self, name))):
-                raise ValueError(f"{name} must name one or more, each once, not {getattr(self, name)}")
+        check_each_once(self, "num_memories", "optimizers", "seeds")

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-# Periods are given in units of which so many fill a sequence. Their least common multiple is at most 6 units,
+# Periods are given in units; this many fill a sequence. Their least common multiple is at most 6 units,
 # and so fits into it three times.
-UNITS_A_SEQUENCE = 18
+UNITS_PER_SEQUENCE = 18
 PERIODS = ("grid", "free")
 
 # The half-integer periods of the original code: of the 35 triples up to 3.5, nine with the smallest least
@@ -34,8 +34,8 @@ GRID = {
 PHASE = 0.3
 START_POINTS = 10_000
 
-# Freely drawn periods have ratios of integers whose least common multiple is at most so many times the
-# smallest of them may be; every fourth of these triples is held out.
+# Freely drawn periods have ratios of integers, the least common multiple of which is at most this; every
+# fourth of these triples is held out.
 LARGEST_MULTIPLE = 12
 HELD_OUT = 4
 
@@ -47,7 +47,7 @@ TRACKED = {
 
 
 def least_common_multiple(periods: tuple[float, float, float]) -> float:
-    """When all moons are back where they were: of periods that are multiples of a tenth."""
+    """The time after which all moons are back in their places, for periods that are multiples of a tenth."""
     return lcm(*(round(10 * period) for period in periods)) / 10
 
 
@@ -80,7 +80,7 @@ def draw_phases(rng: np.random.Generator, periods: str, period_M: np.ndarray, le
     started at 0.3, as in the original code.
     """
     if periods == "grid":
-        return PHASE + 2 * pi * rng.integers(START_POINTS) * UNITS_A_SEQUENCE / length / period_M
+        return PHASE + 2 * pi * rng.integers(START_POINTS) * UNITS_PER_SEQUENCE / length / period_M
     return rng.uniform(0, 2 * pi, 3)
 
 
@@ -92,7 +92,7 @@ def observe(period_M: np.ndarray, phase_M: np.ndarray, length: int) -> torch.Ten
         phase_M (`np.ndarray` of shape `(3,)`): in radians.
         length (`int`): observations.
     """
-    unit_T1 = np.arange(length)[:, None] * UNITS_A_SEQUENCE / length
+    unit_T1 = np.arange(length)[:, None] * UNITS_PER_SEQUENCE / length
     return torch.from_numpy(np.exp(1j * (2 * pi * unit_T1 / period_M + phase_M))).to(torch.complex64)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from mosaic_lab.core.figures import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, plt, save_figure, tidy
 from mosaic_lab.three_moons.analysis import PURE
 from mosaic_lab.three_moons.options import OPTIMIZERS
-from mosaic_lab.three_moons.orbits import TRACKED, UNITS_A_SEQUENCE, least_common_multiple
+from mosaic_lab.three_moons.orbits import TRACKED, UNITS_PER_SEQUENCE, least_common_multiple
 
 OPTIMIZER_STYLES = {
     "adam": {"color": BLUE, "label": "Adam"},
@@ -19,11 +19,11 @@ DIMENSION_COLOURS = (GREEN, AMBER, PINK)
 SPLITS = {"validation": "held-out periods", "train": "periods seen in training"}
 MATRICES = {"w_phi": r"$|W_\varphi|$", "w_psi": r"$|W_\psi|$", "w_z": r"$|W_z|$"}
 
-# A result and its arrays.
-Run = tuple[dict[str, Any], dict[str, np.ndarray]]
+# A result and its arrays, as `load_gathered` reads them.
+Gathered = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
-def draw_all(folder: Path, runs: list[Run]) -> list[Path]:
+def draw_all(folder: Path, runs: list[Gathered]) -> list[Path]:
     """Draws all pictures into `folder`; matrices and memories are those of the first seed.
 
     Returns:
@@ -40,7 +40,7 @@ def draw_all(folder: Path, runs: list[Run]) -> list[Path]:
     return [save_figure(figure, folder / name) for name, figure in pictures.items()]
 
 
-def draw_tracking(runs: list[Run]) -> plt.Figure:
+def draw_tracking(runs: list[Gathered]) -> plt.Figure:
     """Figures 4 and 5 of the paper: error of the next 25 positions against the number of observations."""
     networks = sorted({result["num_memories"] for result, _ in runs})
     figure, axes = plt.subplots(
@@ -75,7 +75,7 @@ def _draw_errors(panel, runs, split):
 
 def _draw_marks(panel, result, split):
     """Periods in black, their least common multiple in red, in observations."""
-    unit = result["length"] / UNITS_A_SEQUENCE
+    unit = result["length"] / UNITS_PER_SEQUENCE
     periods = TRACKED[result["periods"]][split]
     for period in periods:
         label = "periods of the moons" if period == periods[0] else None
@@ -84,7 +84,7 @@ def _draw_marks(panel, result, split):
     panel.axvline(common, color="red", linewidth=1.2, label="their least common multiple")
 
 
-def draw_matrices(runs: list[Run]) -> plt.Figure:
+def draw_matrices(runs: list[Gathered]) -> plt.Figure:
     """Figure 6 of the paper: absolute values of the complex matrices."""
     figure, axes = plt.subplots(len(runs), 3, figsize=(8, 2.5 * len(runs)), squeeze=False)
     moons, dimensions = [f"moon {i}" for i in (1, 2, 3)], ["1", "2", "3"]
@@ -105,8 +105,8 @@ def draw_matrices(runs: list[Run]) -> plt.Figure:
     return figure
 
 
-def draw_memories(runs: list[Run]) -> plt.Figure:
-    """What the memories hold after one sequence of held-out periods, and what they answered on the way.
+def draw_memories(runs: list[Gathered]) -> plt.Figure:
+    """Draws the contents of memories after one sequence of held-out periods, and their answers on the way.
 
     A column is a complex dimension, of the one memory or of a memory each. Above are the keys, by the step at
     which they were stored; below the real parts of the values that were to come and of the answers.
@@ -140,7 +140,7 @@ def reach_of(state_TM: np.ndarray) -> float:
     return 1.1 * float(np.abs(state_TM).max())
 
 
-def draw_training(runs: list[Run]) -> plt.Figure:
+def draw_training(runs: list[Gathered]) -> plt.Figure:
     """Training losses, and how far each memory keeps to one moon; of three memories, if there are such."""
     runs = [run for run in runs if run[0]["num_memories"] == 3] or runs
     figure, (curves, dots) = plt.subplots(1, 2, figsize=(11, 3.8), width_ratios=[2, 1])
@@ -163,7 +163,7 @@ def draw_training(runs: list[Run]) -> plt.Figure:
     dots.set_xticks(
         range(len(optimizers)), [OPTIMIZER_STYLES[name]["label"] for name in optimizers], fontsize=8
     )
-    dots.set(ylim=(-0.03, 1.05), xlim=(-0.6, len(optimizers) - 0.4), ylabel="purity, a dot a seed")
+    dots.set(ylim=(-0.03, 1.05), xlim=(-0.6, len(optimizers) - 0.4), ylabel="purity, a dot per seed")
     dots.set_title("each memory's share from one moon", fontsize=11)
     for panel in (curves, dots):
         tidy(panel)

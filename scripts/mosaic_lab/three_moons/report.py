@@ -1,13 +1,13 @@
-"""The summary of all runs: how often training disentangles the moons, and what each network can then tell."""
+"""Summary of all runs: how often training disentangles the moons, and how well each network then predicts."""
 
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from mosaic_lab.core.files import write_json, write_text
-from mosaic_lab.core.work import FIGURES, RESULTS, gather, load_gathered
-from mosaic_lab.three_moons.experiment import CONTENTS
-from mosaic_lab.three_moons.options import OPTIMIZERS
+from mosaic_lab.core.tables import table
+from mosaic_lab.core.work import FIGURES, RESULTS, TABLES, gather, load_gathered
+from mosaic_lab.three_moons.options import CONTENTS, OPTIMIZERS
 from mosaic_lab.three_moons.plot import draw_all
 
 ERRORS = {
@@ -19,21 +19,27 @@ ERRORS = {
 
 
 def write_report(folder: Path, results: list[dict[str, Any]]) -> str:
-    """Leaves the summary, the pictures and what they are drawn from in `folder`; returns the summary."""
+    """Gathers the results and arrays in `folder`, and reports on them; returns the summary."""
     first = results[0]["seed"]
     # The memories of one seed are shown, the curves of all.
-    gather(folder, results, lambda result, name: name in CONTENTS and result["seed"] != first)
-    summary = summarise(results)
+    gather(folder, results, lambda result, name: name not in CONTENTS or result["seed"] == first)
+    return redraw(folder)
+
+
+def redraw(folder: Path) -> str:
+    """Makes summary and pictures from what `gather` left in `folder`; returns the summary."""
+    runs = load_gathered(folder)
+    summary = summarise([result for result, _ in runs])
     text = format_summary(summary)
     write_json(folder / "summary.json", summary)
-    write_text(folder / "summary.md", text)
-    pictures = draw_all(folder, load_gathered(folder))
-    names = ["summary.md", "summary.json", *(path.name for path in pictures), RESULTS, FIGURES]
+    write_text(folder / TABLES, text)
+    pictures = draw_all(folder, runs)
+    names = [TABLES, "summary.json", *(path.name for path in pictures), RESULTS, FIGURES]
     return f"{text}\nin {folder}: {', '.join(names)}"
 
 
 def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts and medians over the seeds, a group for each network and optimiser.
+    """Counts and medians over the seeds, one group per network and optimiser.
 
     Returns:
         `dict`: `groups`, and `ratios` of the errors on held-out periods between and within the networks, with
@@ -77,14 +83,9 @@ def _summarise_group(results):
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """The summary as Markdown, which a terminal shows well enough."""
-    places = " | ".join(ERRORS.values())
-    lines = [
-        "Medians over the seeds. Errors are those of the next 25 positions, for held-out periods.",
-        "",
-        f"| network | optimiser | disentangled | least purity | validation loss | {places} | repetition |",
-        "|" + " --- |" * (6 + len(ERRORS)),
-    ]
+    """Formats the summary as Markdown."""
+    head = ["network", "optimiser", "disentangled", "least purity", "validation loss", *ERRORS.values()]
+    rows = []
     for group in summary["groups"]:
         purity = ["-", "-"]
         if "purities" in group:
@@ -98,12 +99,13 @@ def format_summary(summary: dict[str, Any]) -> str:
             *(f"{errors[place]:.3f}" for place in ERRORS),
             f"{errors['repeated']:.3f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
+    text = "Medians over the seeds. Errors are those of the next 25 positions, for held-out periods.\n\n"
+    text += table([*head, "repetition"], rows)
     if "ratios" in summary:
         after, before, midway = (f"{ratio:.2f}" for ratio in summary["ratios"].values())
-        lines += [
-            "",
-            f"Ratios of errors. One memory, after to before the lcm: {after}; one memory to repetition, "
-            f"before the longest period: {before}; three memories to one, midway: {midway}.",
-        ]
-    return "\n".join(lines) + "\n"
+        text += (
+            f"\nRatios of errors. One memory, after to before the lcm: {after}; one memory to repetition, "
+            f"before the longest period: {before}; three memories to one, midway: {midway}.\n"
+        )
+    return text

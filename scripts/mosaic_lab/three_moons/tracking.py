@@ -1,4 +1,4 @@
-"""How well a network tells the next positions, by the number of observations so far (figures 4 and 5).
+"""Errors of predicted positions, by the number of observations so far (figures 4 and 5).
 
 Shapes: B batch, T time, M moons, H memories, D real dimensions of a memory, N context lengths.
 """
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mosaic_lab.three_moons.network import MoonsNetwork
 
-# So many positions are predicted, each from the predictions before it.
+# Number of positions that are predicted, each from the predictions before it.
 HORIZON = 25
 
 
@@ -54,7 +54,7 @@ def absolute_error(prediction_BTM: torch.Tensor, position_BTM: torch.Tensor) -> 
 def track(
     network: MoonsNetwork, position_BTM: torch.Tensor, context_N: Sequence[int]
 ) -> tuple[list[float], list[float]]:
-    """Errors of the next 25 positions after so many observations, and those of repeating the last one.
+    """Errors of the next 25 positions after each number of observations, and of repeating the last one.
 
     Prediction j after n observations is compared with observation n + j; the original was off by one step.
 

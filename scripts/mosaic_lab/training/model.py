@@ -132,18 +132,19 @@ def _padded(size: int) -> int:
     return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
+def find_config(name: str) -> Path:
+    """The file of a config: that of a preset such as `mosaic-1` or `regbench/small/gpt2`, or a path."""
+    preset = PRESETS / f"{name}.json"
+    return preset if preset.exists() else Path(name)
+
+
 def read_config(name: str) -> PreTrainedConfig:
     """The config of a new model: that of a preset, or a config JSON.
 
     Raises:
         InputError: if there is none, or if it is damaged.
     """
-    preset = PRESETS / f"{name}.json"
-    path = preset if preset.exists() else Path(name)
-    if not path.exists():
-        raise InputError(
-            f"model {name}: there is no such file, and no preset of that name; presets: {list_presets()}"
-        )
+    path = find_config(name)
     try:
         return AutoConfig.from_pretrained(os.fspath(path))
     # As in `load_trained`.

@@ -4,7 +4,7 @@ import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM
-from mosaic_lab.evaluation.models import Contestant
+from mosaic_lab.evaluation.models import TrainedModel
 
 
 class Repeater:
@@ -28,7 +28,7 @@ class Repeater:
 
 @pytest.fixture
 def repeater():
-    return Contestant("repeater", "repeater, 0 layers, 0 parameters", Repeater(32, 0.9))
+    return TrainedModel("repeater", "repeater, 0 layers, 0 parameters", Repeater(32, 0.9))
 
 
 @pytest.fixture(scope="session")
@@ -37,4 +37,4 @@ def mosaic():
     config = MosaicConfig(
         vocab_size=32, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, logit_scale=1.0
     )
-    return Contestant("mosaic", "mosaic, 2 layers, 1 parameters", MosaicForCausalLM(config).eval())
+    return TrainedModel("mosaic", "mosaic, 2 layers, 1 parameters", MosaicForCausalLM(config).eval())

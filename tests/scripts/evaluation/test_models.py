@@ -2,8 +2,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.evaluation.models import load_contestants, make_models_parser, short_names
-from mosaic_lab.evaluation.options import EvaluationArguments
+from mosaic_lab.evaluation.models import expand_patterns, load_models, short_names
+from mosaic_lab.programs.evaluate import make_parser
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,21 @@ def test_short_names(models, names):
     assert short_names(models) == names
 
 
+def test_patterns_of_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b-seed1", "b-seed0", "a-seed0"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / "b-seed.json").touch()
+    assert expand_patterns(["runs/b-seed*", "somebody/a"]) == ["runs/b-seed0", "runs/b-seed1", "somebody/a"]
+    with pytest.raises(InputError, match=r"models: no folder fits runs/c\*"):
+        expand_patterns(["runs/c*"])
+
+
 def test_options_may_stand_anywhere():
-    parser = make_models_parser(EvaluationArguments, description="")
-    options, others = parser.parse(["one", "two", "--num_rows", "7"])
+    options, _, others = make_parser().parse(["one", "two", "--num_rows", "7"])
     assert others.models == ["one", "two"] and options.num_rows == 7
     with pytest.raises(InputError, match="required: models"):
-        parser.parse(["--num_rows", "7"])
+        make_parser().parse(["--num_rows", "7"])
 
 
 def test_architectures_are_told_apart_by_their_configs(trained, tmp_path):
@@ -34,6 +43,6 @@ def test_architectures_are_told_apart_by_their_configs(trained, tmp_path):
         model.save_pretrained(tmp_path / name)
         AutoTokenizer.from_pretrained(trained).save_pretrained(tmp_path / name)
     folders = [str(trained), *(str(tmp_path / name) for name in ("seed1", "loud", "loud2"))]
-    contestants, _ = load_contestants(folders, "cpu", "auto")
-    first, same, loud, also_loud = (contestant.architecture for contestant in contestants)
+    models, _ = load_models(folders, "cpu", "auto")
+    first, same, loud, also_loud = (each.architecture for each in models)
     assert first == same and loud == also_loud == f"{first} (loud)"

@@ -1,7 +1,6 @@
-import html
 import re
 
-from mosaic_lab.evaluation.prompts import PROMPTS, format_html, format_markdown
+from mosaic_lab.evaluation.prompts import PROMPTS, format_continuations
 
 NASTY = 'a <b> | "c"\n& d'
 
@@ -24,15 +23,8 @@ def test_24_different_prompts():
 
 
 def test_markdown_has_a_column_for_each_model_whatever_they_write():
-    lines = format_markdown(continuations()).splitlines()
+    lines = format_continuations(continuations()).splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 2 * (24 + 3 * 2)
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows)
     assert sum("one greedy a &lt;b&gt; \\| " in row and "two greedy" in row for row in rows) == 24
-
-
-def test_html_shows_what_was_written():
-    page = format_html(continuations())
-    cells = [html.unescape(cell).replace("<br>", "\n") for cell in re.findall(r"<td>(.*?)</td>", page)]
-    assert cells.count(f"one greedy {NASTY}") == cells.count("two sampled") == 24
-    assert [cell for cell in cells if cell in PROMPTS["facts"]] == [*PROMPTS["facts"]] * 2

@@ -1,6 +1,7 @@
 """`evaluate.py` as a user runs it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mosaic_lab.evaluation import measure
 from mosaic_lab.programs import evaluate, train
 from mosaic_lab.training.corpus import load_stories
 from mosaic_lab.training.options import DataArguments
@@ -53,14 +55,39 @@ def evaluated(trained, gpt2, other_text, tmp_path_factory):
 
 
 def test_what_is_left(evaluated, trained, gpt2):
-    names = "evaluation.json evaluation.md evaluation.npz positions.png prompts.html prompts.json prompts.md"
-    assert sorted(path.name for path in evaluated.iterdir()) == names.split()
+    names = "evaluation.json evaluation.md evaluation.npz positions.png prompts.md"
+    found = sorted(path.name for path in evaluated.iterdir() if path.is_file() and path.name != "lock")
+    assert found == names.split()
     results = json.loads((evaluated / "evaluation.json").read_text())
     assert list(results["architectures"]) == [trained.name, gpt2.name]
     assert [text["name"].split("/")[-1] for text in results["texts"]] == ["stories", "news.txt"]
-    prompts = json.loads((evaluated / "prompts.json").read_text())
-    assert all(len(records) == 24 for records in prompts.values())
-    assert "| tokens behind | 1 to 50 | 51 to 63 |" in (evaluated / "evaluation.md").read_text()
+    rows = [line for line in (evaluated / "prompts.md").read_text().splitlines() if line.startswith("|")]
+    assert len(rows) == 2 * (24 + 3 * 2) and all(row.count("|") >= 4 for row in rows)
+    assert re.search(
+        r"\| tokens behind +\| 1 to 50 +\| 51 to 63 +\|", (evaluated / "evaluation.md").read_text()
+    )
+
+
+def test_stopped_evaluation_resumes(evaluated, trained, gpt2, other_text, tmp_path, monkeypatch, read_error):
+    """What is measured is kept; the figures are those of a run in one go."""
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    argv = [str(trained), str(gpt2), *SHORT, "--other_text", str(other_text), "--output_dir", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, "continue_prompts", stop)
+        with pytest.raises(SystemExit):
+            evaluate.main(argv)
+    kept = tmp_path / trained.name / "text0" / "arrays.npz"
+    before = kept.stat().st_mtime_ns
+    assert not (tmp_path / "evaluation.json").exists()
+    evaluate.main(argv)
+    assert kept.stat().st_mtime_ns == before
+    for name in ("evaluation.json", "evaluation.md", "positions.png", "prompts.md"):
+        assert (tmp_path / name).read_bytes() == (evaluated / name).read_bytes()
+    error = read_error(evaluate.main, *argv, "--num_rows", "3")
+    assert "was begun with other options: num_rows 1000, not 3" in error
 
 
 def test_losses_are_the_models(evaluated, trained):

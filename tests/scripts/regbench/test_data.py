@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import regbench
 import torch
 
+import mosaic_lab
 from mosaic_lab.regbench.automata import SEPARATOR, Automaton, language
 from mosaic_lab.regbench.data import Sizes, collate, draw_automata, load, longest_sequence
 
@@ -76,7 +76,7 @@ def test_in_distribution_splits_share_automata_but_no_sequence():
 def test_independent_of_hash_order(tmp_path):
     """Two processes with different hash seeds and caches draw the same."""
     program = (
-        "import hashlib; from regbench.data import Sizes, load;"
+        "import hashlib; from mosaic_lab.regbench.data import Sizes, load;"
         "rows = [row for split in load(Sizes(20, 5, 5, 9, False, 3)).values() for row in split];"
         "text = repr([(row['input_ids'], row['states'], row['symbols']) for row in rows]);"
         "print(hashlib.sha256(text.encode()).hexdigest())"
@@ -86,7 +86,7 @@ def test_independent_of_hash_order(tmp_path):
         environment = {
             **os.environ,
             "PYTHONHASHSEED": seed,
-            "PYTHONPATH": str(Path(next(iter(regbench.__path__))).parent),
+            "PYTHONPATH": str(Path(mosaic_lab.__path__[0]).parent),
             "HF_DATASETS_CACHE": str(tmp_path / seed),
             "HF_HUB_OFFLINE": "1",
         }

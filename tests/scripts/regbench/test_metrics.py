@@ -3,7 +3,7 @@ import pytest
 
 from mosaic_lab.regbench.automata import SEPARATOR, VOCAB_SIZE
 from mosaic_lab.regbench.data import draw_automata, draw_sequence
-from mosaic_lab.regbench.metrics import score, score_all
+from mosaic_lab.regbench.metrics import measure, measure_all
 from mosaic_lab.regbench.ngram import predict_ngram
 
 
@@ -23,16 +23,18 @@ def test_by_hand():
     prediction[0, [1, 7]] = 0.75, 0.25
     prediction[1, SEPARATOR] = 1
     prediction[2, 5] = 1
-    legal, distance = score(prediction, distribution)
+    legal, distance = measure(prediction, distribution)
     assert legal.tolist() == [True, False, True]
     assert distance == pytest.approx([0.5, 1, 0])
 
 
 def test_the_automaton_itself_is_perfect_and_a_uniform_guess_is_not():
     rows = [make_row(automaton, i) for i, automaton in enumerate(draw_automata(0, 20))]
-    perfect = score_all(rows, [row["distribution"] for row in rows])
+    perfect = measure_all(rows, [row["distribution"] for row in rows])
     assert perfect["accuracy"] == 1 and perfect["tvd"] == 0
-    uniform = score_all(rows, [np.full((len(row["input_ids"]), VOCAB_SIZE), 1 / VOCAB_SIZE) for row in rows])
+    uniform = measure_all(
+        rows, [np.full((len(row["input_ids"]), VOCAB_SIZE), 1 / VOCAB_SIZE) for row in rows]
+    )
     out_degrees = np.concatenate([(row["distribution"][:-1] > 0).sum(1) for row in rows])
     assert uniform["tvd"] == pytest.approx(np.mean(1 - out_degrees / VOCAB_SIZE))
 
@@ -42,7 +44,7 @@ def test_places():
     rng = np.random.default_rng(0)
     rows = [make_row(automaton, i, 5) for i, automaton in enumerate(draw_automata(1, 12))]
     predictions = [rng.dirichlet(np.ones(VOCAB_SIZE), len(row["input_ids"]) + 3) for row in rows]
-    scores = score_all(rows, predictions)
+    scores = measure_all(rows, predictions)
     found = {"position": {}, "string": {}}
     for row, prediction in zip(rows, predictions, strict=True):
         string = 0
@@ -113,7 +115,7 @@ def test_ngrams_against_counting_again(order, seed):
 def test_ngrams_check_the_metric():
     """RegBench's own figures are .938 and .265 for 3-grams, .835 and .337 for 2-grams."""
     rows = [make_row(automaton, 1000 + i) for i, automaton in enumerate(draw_automata(0, 100))]
-    scores = {n: score_all(rows, (predict_ngram(row["input_ids"], n) for row in rows)) for n in (2, 3)}
+    scores = {n: measure_all(rows, (predict_ngram(row["input_ids"], n) for row in rows)) for n in (2, 3)}
     assert scores[3]["accuracy"] == pytest.approx(0.938, abs=0.02)
     assert scores[3]["tvd"] == pytest.approx(0.265, abs=0.02)
     assert scores[2]["accuracy"] == pytest.approx(0.835, abs=0.03)

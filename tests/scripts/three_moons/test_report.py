@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from mosaic_lab.three_moons.report import format_summary, summarise
@@ -30,7 +32,7 @@ def test_counts_medians_and_ratios():
         "one_before_max_to_repeated": pytest.approx(1.0),
         "three_to_one_midway": pytest.approx(0.25),
     }
-    text = format_summary(summary)
+    text = re.sub(" +", " ", format_summary(summary))
     assert "2 of 3 | 0.200" in text and "0 of 1 | 0.400" in text and "midway: 0.25" in text
 
 
