@@ -95,9 +95,8 @@ class MosaicConfig(PreTrainedConfig):
     model_type = "mosaic"
     _auto_class = "AutoConfig"
     keys_to_ignore_at_inference = ["cache", "past_key_values"]
-    # Of each layer's memories: 0 the contextual average of keys, and the last raw value; 1 the persistent
-    # average of keys.
-    number_of_conv_states = 2
+    # What a cache keeps of each layer besides its pairs; `memory_state.py` names the states.
+    number_of_conv_states = 4
 
     vocab_size: int = 50257
     hidden_size: int = 768
