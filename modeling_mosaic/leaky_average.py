@@ -165,7 +165,8 @@ class _LeakyAverage(torch.autograd.Function):
         fading_BHTD = grad_key_BHTD
         if start_BT is not None:
             fading_BHTD = grad_key_BHTD.masked_fill(start_BT[:, None, :, None], 0)
-        grad_decay_H = (fading_BHTD[:, :, 1:] * average_BHTD[:, :, :-1]).sum((0, 2, 3))
+        # Shifted, not cut: inductor (torch 2.13) takes strides of T - 1 steps for constants.
+        grad_decay_H = (fading_BHTD * F.pad(average_BHTD, (0, 0, 1, -1))).sum((0, 2, 3))
         decay_H = torch.exp(-leak_H)
         grad_state_BHD = None
         if state_BHD is not None:

@@ -24,6 +24,7 @@ CODE = {
     "configuration_mosaic.py",
     "leaky_average.py",
     "leaky_average_triton.py",
+    "compatibility.py",
     "memory_masks.py",
     "modeling_mosaic.py",
     "next_token_loss.py",

@@ -82,6 +82,20 @@ def test_parameters_of_four_dimensions_are_refused(demo):
         peft.get_peft_model(MosaicForCausalLM.from_pretrained("runs/demo"), config)
 
 
+def test_prefix_tuning(tokens):
+    """It hands over keys and values without states."""
+    torch.manual_seed(0)
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)
+    model = peft.get_peft_model(MosaicForCausalLM.from_pretrained("runs/demo"), config).eval()
+    losses = train(model, tokens, steps=20)
+    assert losses[-1] < losses[0]
+    prefix = model.get_prompt(len(tokens))
+    mask = torch.ones(len(tokens), 5 + tokens.shape[1], dtype=torch.long)
+    with torch.no_grad():
+        expected = model.base_model(tokens, attention_mask=mask, cache=prefix).logits
+        torch.testing.assert_close(model(tokens).logits, expected)
+
+
 def test_recipe(run_readme):
     names = run_readme("### LoRA with PEFT")
     assert names["losses"][-1] < names["losses"][0]
