@@ -1,16 +1,11 @@
 """Writes RegBench as a data set: python scripts/make_regbench.py FOLDER [--option value ...]"""
 
 import sys
-
-from regbench.publish import PublishParser, publish
-from training.errors import reported_as
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Draws the languages, and leaves parquet files and a card in the folder that `argv` names."""
-    with reported_as("make_regbench"):
-        publish(*PublishParser().parse(sys.argv[1:] if argv is None else argv))
-
+from pathlib import Path
 
 if __name__ == "__main__":
-    main()
+    # The library's folder goes to the end of the path: a program in it may have the name of a package.
+    sys.path.append(sys.path.pop(0))
+    from mosaic_lab.cli import run
+
+    run(Path(__file__).stem)

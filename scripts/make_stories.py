@@ -1,38 +1,11 @@
 """Makes a data set of stories: python scripts/make_stories.py RECIPE.yaml [--option value ...]"""
 
 import sys
-
-from stories.options import StoryArguments
-from stories.pipeline import make_stories
-from training.errors import reported_as
-from training.recipe import RecipeParser
-
-import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Runs the recipe that `argv` names, with the options that follow it, and prints what came of it."""
-    with reported_as("make_stories"):
-        parser = RecipeParser(StoryArguments, description="Makes a data set of short stories.")
-        (options,) = parser.parse(sys.argv[1:] if argv is None else argv)
-        statistics = make_stories(options)
-        if statistics is not None:
-            print(summarise(options.output_dir, statistics))
-
-
-def summarise(folder: str, statistics: dict) -> str:
-    """The statistics in a few lines."""
-    lines = [f"{rule}: {count:,}" for rule, count in statistics["counts"].items()]
-    for split, row in statistics["splits"].items():
-        lines.append(
-            f"{split}: {row['stories']:,} stories, {row['tokens']:,} tokens, "
-            f"{row['mean_characters']} characters a story"
-        )
-    lines.append(f"distinct 4-grams: {statistics['distinct_4_grams']:,}")
-    for order, loss in (statistics["ngram_losses"] or {}).items():
-        lines.append(f"loss of a {order}-gram model: {loss}")
-    return "\n".join([*lines, f"The data set is in {folder}"])
-
+from pathlib import Path
 
 if __name__ == "__main__":
-    main()
+    # The library's folder goes to the end of the path: a program in it may have the name of a package.
+    sys.path.append(sys.path.pop(0))
+    from mosaic_lab.cli import run
+
+    run(Path(__file__).stem)

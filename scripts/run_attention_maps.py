@@ -1,24 +1,11 @@
 """Attention by position: python scripts/run_attention_maps.py MODEL [MODEL ...] [--option value ...]"""
 
 import sys
-
-from attention_maps.experiment import measure_all
-from attention_maps.options import MapsArguments
-from evaluation.command import ModelsParser
-from training.errors import reported_as
-from training.recipe import DataArguments
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Measures the models' attention scores, and leaves arrays, tables and pictures in a folder."""
-    with reported_as("run_attention_maps"):
-        parser = ModelsParser(
-            MapsArguments,
-            DataArguments,
-            description="Measures the attention scores of the last position, averaged over sequences.",
-        )
-        print(measure_all(*parser.parse(sys.argv[1:] if argv is None else argv)))
-
+from pathlib import Path
 
 if __name__ == "__main__":
-    main()
+    # The library's folder goes to the end of the path: a program in it may have the name of a package.
+    sys.path.append(sys.path.pop(0))
+    from mosaic_lab.cli import run
+
+    run(Path(__file__).stem)

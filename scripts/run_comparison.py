@@ -1,17 +1,11 @@
 """Trains models alike, and compares them: python scripts/run_comparison.py SET.yaml [--option value ...]"""
 
 import sys
-
-from comparison.experiment import compare
-from comparison.options import parse_comparison
-from training.errors import reported_as
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Does what is left of the set's runs, then the table and the curves."""
-    with reported_as("run_comparison"):
-        compare(*parse_comparison(sys.argv[1:] if argv is None else argv))
-
+from pathlib import Path
 
 if __name__ == "__main__":
-    main()
+    # The library's folder goes to the end of the path: a program in it may have the name of a package.
+    sys.path.append(sys.path.pop(0))
+    from mosaic_lab.cli import run
+
+    run(Path(__file__).stem)

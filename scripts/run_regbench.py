@@ -1,16 +1,11 @@
 """RegBench, learning languages in context: python scripts/run_regbench.py RECIPE.yaml [--option value ...]"""
 
-from experiments.program import run_experiment
-from regbench.experiment import plan_points, run_point
-from regbench.options import RegBenchArguments
-from regbench.report import write_report
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Does what is left of the recipe's runs, then the table and the pictures."""
-    description = "Trains models to learn languages in context."
-    run_experiment("run_regbench", description, RegBenchArguments, plan_points, run_point, write_report, argv)
-
+import sys
+from pathlib import Path
 
 if __name__ == "__main__":
-    main()
+    # The library's folder goes to the end of the path: a program in it may have the name of a package.
+    sys.path.append(sys.path.pop(0))
+    from mosaic_lab.cli import run
+
+    run(Path(__file__).stem)

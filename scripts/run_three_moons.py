@@ -1,16 +1,11 @@
 """Three moons, one memory or three: python scripts/run_three_moons.py RECIPE.yaml [--option value ...]"""
 
-from experiments.program import run_experiment
-from three_moons.experiment import plan_points, run_point
-from three_moons.options import MoonsArguments
-from three_moons.report import write_report
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Does what is left of the recipe's runs, then the summary and the pictures."""
-    description = "Trains memories to track three moons."
-    run_experiment("run_three_moons", description, MoonsArguments, plan_points, run_point, write_report, argv)
-
+import sys
+from pathlib import Path
 
 if __name__ == "__main__":
-    main()
+    # The library's folder goes to the end of the path: a program in it may have the name of a package.
+    sys.path.append(sys.path.pop(0))
+    from mosaic_lab.cli import run
+
+    run(Path(__file__).stem)

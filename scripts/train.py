@@ -1,17 +1,11 @@
 """Trains a causal language model on stories: python scripts/train.py RECIPE.yaml [--option value ...]"""
 
 import sys
-
-from training.errors import reported_as
-from training.recipe import RecipeParser
-from training.run import run
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Runs the recipe that `argv` names, with the options that follow it."""
-    with reported_as("train"):
-        run(*RecipeParser().parse(sys.argv[1:] if argv is None else argv))
-
+from pathlib import Path
 
 if __name__ == "__main__":
-    main()
+    # The library's folder goes to the end of the path: a program in it may have the name of a package.
+    sys.path.append(sys.path.pop(0))
+    from mosaic_lab.cli import run
+
+    run(Path(__file__).stem)

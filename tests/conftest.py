@@ -1,4 +1,4 @@
-"""The README's examples, and the model that they take."""
+"""The examples of the README and of docs/, and the model that they take."""
 
 import re
 
@@ -31,28 +31,28 @@ def demo(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def readme_examples(request):
-    """The blocks in one language under a heading of the README, and under headings below that one."""
+def examples(request):
+    """The blocks in one language under a heading of a page of docs, and under headings below that one."""
 
-    def find(heading, language="python"):
-        text = (request.config.rootpath / "README.md").read_text()
+    def find(page, heading, language="python"):
+        text = (request.config.rootpath / page).read_text()
         _, _, section = text.partition(f"\n{heading}\n")
         level = heading.split()[0]
         section = re.split(rf"^#{{2,{len(level)}}} ", section, maxsplit=1, flags=re.MULTILINE)[0]
-        examples = re.findall(rf"```{language}\n(.*?)```", section, flags=re.DOTALL)
-        assert examples, f"no examples under {heading!r}"
-        return examples
+        blocks = re.findall(rf"```{language}\n(.*?)```", section, flags=re.DOTALL)
+        assert blocks, f"no examples under {heading!r} in {page}"
+        return blocks
 
     return find
 
 
 @pytest.fixture
-def run_readme(readme_examples, demo):
+def run_examples(examples, demo):
     """Runs the blocks under a heading, one after the other; returns the names that they leave behind."""
 
-    def run(heading, **names):
-        for example in readme_examples(heading):
-            exec(compile(example, f"README.md {heading}", "exec"), names)
+    def run(page, heading, **names):
+        for block in examples(page, heading):
+            exec(compile(block, f"{page} {heading}", "exec"), names)
         return names
 
     return run

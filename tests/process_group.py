@@ -95,8 +95,9 @@ def _work(argv, log, environment, point):
     os.environ |= {name: str(value) for name, value in environment.items()}
     import datasets
     import torch
-    import train
     from accelerate.state import DistributedType, PartialState
+
+    from mosaic_lab.programs import train
 
     if environment.get("ACCELERATE_USE_FSDP") == "true":
         # accelerate shards models on accelerators only, though torch can do so on CPUs through gloo.

@@ -6,10 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-import convert_checkpoint
 import pytest
 import torch
-from original_reference import KINDS, random_checkpoint, reference_logits
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -17,6 +15,8 @@ import modeling_mosaic.conversion as conversion
 from modeling_mosaic import MosaicForCausalLM
 from modeling_mosaic.conversion import convert_state_dict, load_original_checkpoint, save_converted
 from modeling_mosaic.original_checkpoint import read_original_checkpoint
+from mosaic_lab.programs import convert_checkpoint
+from original_reference import KINDS, random_checkpoint, reference_logits
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT.parent / "shared" / "fixtures" / "original_checkpoints"

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 import transformers.modeling_flash_attention_utils as flash_utils
-from plain_mosaic import plain_logits
 from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
 
 from modeling_mosaic import (
@@ -14,6 +13,7 @@ from modeling_mosaic import (
     MosaicForSequenceClassification,
     MosaicForTokenClassification,
 )
+from plain_mosaic import plain_logits
 
 SHAPES = [
     dict(),

@@ -3,7 +3,8 @@ import json
 import datasets
 import huggingface_hub.constants
 import pytest
-import train
+
+from mosaic_lab.programs import train
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,8 +6,8 @@ from transformers import AutoModelForSequenceClassification
 from modeling_mosaic import MosaicForSequenceClassification
 
 
-def test_recipe(run_readme):
-    names = run_readme("### Classification with the Trainer")
+def test_recipe(run_examples):
+    names = run_examples("docs/tools.md", "## Classification with the Trainer")
     assert names["accuracy"] > 0.95
     held_out = names["rows"]["test"]
     loaded = AutoModelForSequenceClassification.from_pretrained("runs/moods")

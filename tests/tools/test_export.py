@@ -31,10 +31,10 @@ def test_an_exported_graph_takes_any_length(sample, masked):
 
 
 @pytest.mark.slow
-def test_recipe(run_readme):
+def test_recipe(run_examples):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    names = run_readme("### torch.export and ONNX")
+    names = run_examples("docs/tools.md", "## torch.export and ONNX")
     model, program, session = names["model"], names["exported"].module(), names["session"]
     for shape in ((2, 32), (3, 64), (2, 1024), (5, 400)):
         tokens = torch.randint(1, 250, shape, generator=torch.Generator().manual_seed(0))

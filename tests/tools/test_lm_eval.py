@@ -67,9 +67,9 @@ def evaluate(command, batch_size):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_recipe(demo, readme_examples):
-    heading = "### lm-evaluation-harness"
-    (task,), (command,) = readme_examples(heading, "yaml"), readme_examples(heading, "sh")
+def test_recipe(demo, examples):
+    page, heading = "docs/tools.md", "## lm-evaluation-harness"
+    (task,), (command,) = examples(page, heading, "yaml"), examples(page, heading, "sh")
     Path("tasks").mkdir()
     Path("tasks/endings.yaml").write_text(task)
     write_questions(Path("tasks/endings.jsonl"))

@@ -39,6 +39,6 @@ def test_classifier_on_disk(demo):
         assert torch.equal(model(tokens).logits, whole(tokens).logits)
 
 
-def test_recipe(run_readme):
-    model = run_readme("### Weights offloaded to the CPU and to disk")["model"]
+def test_recipe(run_examples):
+    model = run_examples("docs/tools.md", "## Weights offloaded to the CPU and to disk")["model"]
     assert "disk" in model.hf_device_map.values()

@@ -96,8 +96,8 @@ def test_prefix_tuning(tokens):
         torch.testing.assert_close(model(tokens).logits, expected)
 
 
-def test_recipe(run_readme):
-    names = run_readme("### LoRA with PEFT")
+def test_recipe(run_examples):
+    names = run_examples("docs/tools.md", "## LoRA with PEFT")
     assert names["losses"][-1] < names["losses"][0]
     tokens = names["inputs"]["input_ids"]
     loss = AutoModelForCausalLM.from_pretrained("runs/cat")(tokens, labels=tokens).loss

@@ -33,8 +33,8 @@ def test_batches_equal_single_prompts(tell, batch_size, options):
     assert len(set(new)) > 1
 
 
-def test_recipe(run_readme, capsys):
-    names = run_readme("### Batches and streams from a pipeline")
+def test_recipe(run_examples, capsys):
+    names = run_examples("docs/tools.md", "## Batches and streams from a pipeline")
     story = names["stories"][0][0]["generated_text"]
     assert names["streamed"] and story == names["prompts"][0] + names["streamed"]
     assert names["streamed"] in capsys.readouterr().out

@@ -43,9 +43,9 @@ def assert_close_to_the_original(model, tokens):
             assert torch.equal(model.get_parameter(name), parameter)
 
 
-def test_torchao(run_readme, tokens):
+def test_torchao(run_examples, tokens):
     Int8Tensor = pytest.importorskip("torchao.quantization").Int8Tensor
-    model = run_readme("### Eight-bit weights")["model"]
+    model = run_examples("docs/tools.md", "## Eight-bit weights")["model"]
     names = all_projections(model)
     assert find_quantised(model, Int8Tensor) == names
     assert_close_to_the_original(model, tokens)

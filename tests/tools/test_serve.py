@@ -25,9 +25,9 @@ def ask(port, path, **request):
 
 
 @pytest.fixture
-def port(demo, readme_examples, request):
+def port(demo, examples, request):
     """The port of a running server; stopped afterwards."""
-    (program,) = readme_examples("### A server")
+    (program,) = examples("docs/tools.md", "## A server")
     with socket.socket() as free:
         free.bind(("localhost", 0))
         number = free.getsockname()[1]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from attention_maps.measures import (
+
+from mosaic_lab.attention_maps.measures import (
     RECENT,
     far_to_near,
     plateau,

@@ -2,10 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from attention_maps.plot import draw_maps, pick_first
-from attention_maps.report import draw_all, write_report
-from experiments.figures import plt
-from training.files import write_arrays
+
+from mosaic_lab.attention_maps.plot import draw_maps, pick_first
+from mosaic_lab.attention_maps.report import draw_all, write_report
+from mosaic_lab.core.figures import plt
+from mosaic_lab.core.files import write_arrays
 
 
 def make_scores(seed, lambdas=None, context=100):

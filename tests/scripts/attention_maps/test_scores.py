@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from attention_maps.experiment import read_coefficients
-from attention_maps.scores import average_scores, read_last_scores
-from attention_maps.windows import spread_windows
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from training.errors import InputError
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
+from mosaic_lab.attention_maps.experiment import read_coefficients
+from mosaic_lab.attention_maps.scores import average_scores, read_last_scores
+from mosaic_lab.attention_maps.windows import spread_windows
+from mosaic_lab.core.errors import InputError
 
 SIZES = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 CONFIGS = {

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from attention_maps.windows import spread_windows
+
+from mosaic_lab.attention_maps.windows import spread_windows
 
 
 @pytest.mark.parametrize("number", [1, 2, 7, 10])

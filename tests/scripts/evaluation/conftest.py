@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from evaluation.command import Contestant
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+from mosaic_lab.evaluation.models import Contestant
 
 
 class Repeater:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from evaluation.intervals import bootstrap_weights, ratio_interval
+
+from mosaic_lab.evaluation.intervals import bootstrap_weights, ratio_interval
 
 
 def test_mean_is_that_of_all_tokens_not_of_documents():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from evaluation.losses import row_losses, sequence_losses
+
+from mosaic_lab.evaluation.losses import row_losses, sequence_losses
 
 
 @pytest.fixture(scope="module")

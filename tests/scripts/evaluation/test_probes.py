@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from evaluation.intervals import bootstrap_weights
-from evaluation.losses import sequence_losses
-from evaluation.probes import measure_halves, measure_induction, repeat_segments
-from training.tokenizer import load_tokenizer
+
+from mosaic_lab.evaluation.intervals import bootstrap_weights
+from mosaic_lab.evaluation.losses import sequence_losses
+from mosaic_lab.evaluation.probes import measure_halves, measure_induction, repeat_segments
+from mosaic_lab.training.tokenizer import load_tokenizer
 
 CHANCE, SURE = np.log(32), -np.log(0.9)
 

@@ -1,7 +1,7 @@
 import html
 import re
 
-from evaluation.prompts import PROMPTS, format_html, format_markdown
+from mosaic_lab.evaluation.prompts import PROMPTS, format_html, format_markdown
 
 NASTY = 'a <b> | "c"\n& d'
 

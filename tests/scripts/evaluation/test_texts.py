@@ -2,10 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from evaluation.texts import load_in_distribution, load_other
-from training.errors import InputError
-from training.recipe import DataArguments
-from training.tokenizer import load_tokenizer
+
+from mosaic_lab.core.errors import InputError
+from mosaic_lab.evaluation.texts import load_in_distribution, load_other
+from mosaic_lab.training.options import DataArguments
+from mosaic_lab.training.tokenizer import load_tokenizer
 
 STORIES = [f"Story {number} tells of {number} cats. " * (1 + number % 7) + "The end." for number in range(60)]
 

@@ -3,8 +3,9 @@ from itertools import product
 
 import numpy as np
 import pytest
-from regbench.automata import NUM_SYMBOLS, Automaton, draw_automaton, language, minimise
-from regbench.data import draw_automata, draw_sequence
+
+from mosaic_lab.regbench.automata import NUM_SYMBOLS, Automaton, draw_automaton, language, minimise
+from mosaic_lab.regbench.data import draw_automata, draw_sequence
 
 
 def is_legal(automaton, string):

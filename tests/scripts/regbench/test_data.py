@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import regbench
 import torch
-from regbench.automata import SEPARATOR, Automaton, language
-from regbench.data import Sizes, collate, draw_automata, load, longest_sequence
+
+from mosaic_lab.regbench.automata import SEPARATOR, Automaton, language
+from mosaic_lab.regbench.data import Sizes, collate, draw_automata, load, longest_sequence
 
 
 def sizes(**changes):
@@ -116,7 +117,9 @@ def test_a_known_automaton():
 
 def test_cache_is_used_until_the_code_changes(monkeypatch):
     first = load(sizes(seed=9))["test"]["input_ids"]
-    monkeypatch.setattr("regbench.data.draw_sequence", lambda *args: ([1, 2], [0, 0]))
+    monkeypatch.setattr("mosaic_lab.regbench.data.draw_sequence", lambda *args: ([1, 2], [0, 0]))
     assert load(sizes(seed=9))["test"]["input_ids"] == first
-    monkeypatch.setattr("regbench.data.Path", lambda name: SimpleNamespace(read_bytes=lambda: b"other code"))
+    monkeypatch.setattr(
+        "mosaic_lab.regbench.data.Path", lambda name: SimpleNamespace(read_bytes=lambda: b"other code")
+    )
     assert load(sizes(seed=9))["test"]["input_ids"] == [[1, 2]] * 9

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from regbench.automata import SEPARATOR, VOCAB_SIZE
-from regbench.data import draw_automata, draw_sequence
-from regbench.metrics import score, score_all
-from regbench.ngram import predict_ngram
+
+from mosaic_lab.regbench.automata import SEPARATOR, VOCAB_SIZE
+from mosaic_lab.regbench.data import draw_automata, draw_sequence
+from mosaic_lab.regbench.metrics import score, score_all
+from mosaic_lab.regbench.ngram import predict_ngram
 
 
 def make_row(automaton, seed, longest=49):

@@ -10,10 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from grammar_checks import UNGRAMMATICAL, find_unbalanced, offenders
-from stories.grammar import PLOTS, Story, compose_story, tell_stories, tell_story
-from stories.roles import Being, Item, with_article
-from stories.vocabulary import BOY_ANIMALS, BOYS, GIRL_ANIMALS, GIRLS, PET_NAMES
+from mosaic_lab.stories.grammar import PLOTS, Story, compose_story, tell_stories, tell_story
+from mosaic_lab.stories.roles import Being, Item, with_article
+from mosaic_lab.stories.vocabulary import BOY_ANIMALS, BOYS, GIRL_ANIMALS, GIRLS, PET_NAMES
 
 NUM_STORIES = 5_000
 NAMES = {*GIRLS, *BOYS, *GIRL_ANIMALS, *BOY_ANIMALS, *PET_NAMES}
@@ -24,7 +25,7 @@ GENDER_OF_PRONOUN = {
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 DIGEST_PROGRAM = """
 import hashlib
-from stories.grammar import tell_stories
+from mosaic_lab.stories.grammar import tell_stories
 print(hashlib.sha256("|".join(tell_stories(200, seed=7)).encode()).hexdigest())
 """
 
@@ -66,7 +67,7 @@ def test_stories_are_distinct():
 
 
 def test_a_repeated_story_is_drawn_anew(monkeypatch):
-    monkeypatch.setattr("stories.grammar.tell_story", lambda rng: f"Story {rng.randrange(50)}.")
+    monkeypatch.setattr("mosaic_lab.stories.grammar.tell_story", lambda rng: f"Story {rng.randrange(50)}.")
     told = list(tell_stories(40))
     assert len(told) == len(set(told)) == 40
 

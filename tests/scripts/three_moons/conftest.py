@@ -1,6 +1,7 @@
 import pytest
 import torch
-from three_moons.network import MoonsConfig, MoonsNetwork
+
+from mosaic_lab.three_moons.network import MoonsConfig, MoonsNetwork
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from three_moons.analysis import energy_shares, purity, read_errors
+
+from mosaic_lab.three_moons.analysis import energy_shares, purity, read_errors
 
 DIAGONAL = np.diag([2, 1j, -0.3])
 

@@ -3,11 +3,11 @@ import math
 
 import pytest
 import torch
-from three_moons.network import MoonsNetwork
-from three_moons.orbits import TRACKED, Skies
-from three_moons.tracking import HORIZON, predict, track
 
 from modeling_mosaic.modeling_mosaic import attend, recall_causal
+from mosaic_lab.three_moons.network import MoonsNetwork
+from mosaic_lab.three_moons.orbits import TRACKED, Skies
+from mosaic_lab.three_moons.tracking import HORIZON, predict, track
 
 
 def recall_slowly(network, positions, horizon=0):

@@ -4,7 +4,8 @@ from math import gcd, lcm, pi
 import numpy as np
 import pytest
 import torch
-from three_moons.orbits import GRID, TRACKED, Skies, least_common_multiple, observe, ratios
+
+from mosaic_lab.three_moons.orbits import GRID, TRACKED, Skies, least_common_multiple, observe, ratios
 
 LENGTH = 800
 

@@ -1,5 +1,6 @@
 import pytest
-from three_moons.report import format_summary, summarise
+
+from mosaic_lab.three_moons.report import format_summary, summarise
 
 
 def make_result(num_memories, optimizer, seed, error, purity=None):

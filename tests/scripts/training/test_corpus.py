@@ -5,9 +5,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from training.corpus import load_stories
-from training.errors import InputError
-from training.recipe import DataArguments
+
+from mosaic_lab.core.errors import InputError
+from mosaic_lab.training.corpus import load_stories
+from mosaic_lab.training.options import DataArguments
 
 STORIES = ["A cat sat.\n\nIt slept.", "A dog ran: « très vite ».", "The end."]
 
@@ -156,7 +157,9 @@ def test_hub_dataset(monkeypatch):
     splits = {
         name: datasets.Dataset.from_dict({"tale": [name], "id": [1]}) for name in ("train", "validation")
     }
-    monkeypatch.setattr("training.corpus.load_dataset", lambda name, config: datasets.DatasetDict(splits))
+    monkeypatch.setattr(
+        "mosaic_lab.training.corpus.load_dataset", lambda name, config: datasets.DatasetDict(splits)
+    )
     train, validation = load("some/tales", text_column="tale")
     assert (train[:], validation[:]) == ({"text": ["train"]}, {"text": ["validation"]})
     with pytest.raises(InputError, match="no text_column 'text' in train, only tale, id"):

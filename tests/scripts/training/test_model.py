@@ -1,9 +1,10 @@
 import pytest
 import torch
-from training.errors import InputError
-from training.model import PRESETS, build_model, is_trained, load_trained
-from training.tokenizer import load_gpt2_tokenizer, load_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from mosaic_lab.core.errors import InputError
+from mosaic_lab.training.model import PRESETS, build_model, is_trained, load_trained
+from mosaic_lab.training.tokenizer import load_gpt2_tokenizer, load_tokenizer
 
 PAPER_SIZES = {1: 45_713_748, 2: 52_793_256, 8: 95_270_304, 12: 123_588_336, 18: 166_065_384}
 

@@ -3,7 +3,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from training.ngram import ngram_loss
+
+from mosaic_lab.training.ngram import ngram_loss
 
 
 class Reference:

@@ -1,7 +1,8 @@
 import json
 
 import pytest
-from training.report import draw_curve, extract_curve, summarise, write_report
+
+from mosaic_lab.training.report import draw_curve, extract_curve, summarise, write_report
 
 LOG = [
     {"step": 1, "loss": 4.0},

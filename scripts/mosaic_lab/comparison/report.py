@@ -1,0 +1,121 @@
+"""Table and curves of a comparison, from the results and arrays that its runs have saved."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import EngFormatter
+
+from mosaic_lab.core.figures import COLOURS_OF_MODELS, GREY, SKY, plt, save_figure, tidy
+from mosaic_lab.core.files import write_text
+from mosaic_lab.core.work import FIGURES, RESULTS, gather, load_gathered
+
+REFERENCE = "gpt2"
+NAMES = {"mosaic": "Memory Mosaic", "gpt2": "GPT-2", "llama": "Llama", "bloom": "Bloom"}
+
+Runs = list[dict[str, Any]]
+
+
+def colour_of(model_type: str) -> str:
+    """The same colour for a kind of model in all pictures."""
+    return COLOURS_OF_MODELS.get(model_type, SKY)
+
+
+def name_of(model_type: str) -> str:
+    """How tables and pictures call a kind of model."""
+    return NAMES.get(model_type, model_type)
+
+
+def group_runs(results: Runs) -> dict[tuple[int, str], Runs]:
+    """The runs of each model, which differ in their seeds, by depth and then in the order of the set."""
+    groups: dict[tuple[int, str], Runs] = {}
+    for result in sorted(results, key=lambda result: result["num_layers"]):
+        groups.setdefault((result["num_layers"], result["model"]), []).append(result)
+    return groups
+
+
+def losses_of(runs: Runs, split: str) -> np.ndarray:
+    """Last losses of the runs, one for each seed, nats a token."""
+    return np.array([run[f"{split}_loss"] for run in runs])
+
+
+def spread_of(losses: np.ndarray) -> float:
+    """Largest minus smallest loss: what the seed alone changes."""
+    return float(losses.max() - losses.min())
+
+
+def format_table(results: Runs) -> str:
+    """One row for each model as Markdown: last losses by seed, mean, spread, and time."""
+    lines = [
+        "| layers | model | parameters | train loss | validation loss | spread | by seed | minutes |",
+        "|" + " --- |" * 8,
+    ]
+    for (depth, model), runs in group_runs(results).items():
+        train, validation = losses_of(runs, "train"), losses_of(runs, "validation")
+        row = [str(depth), model, f"{runs[0]['num_parameters']:,}", f"{train.mean():.3f}"]
+        row += [f"{validation.mean():.3f}", f"{spread_of(validation):.3f}"]
+        row += [", ".join(f"{loss:.3f}" for loss in validation)]
+        row += [f"{np.mean([run['seconds'] for run in runs]) / 60:.1f}"]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def format_differences(results: Runs) -> str:
+    """Each depth's validation losses minus those of its GPT-2, whose spread over the seeds stands beside."""
+    groups = group_runs(results)
+    references = {depth: runs for (depth, _), runs in groups.items() if runs[0]["model_type"] == REFERENCE}
+    lines = []
+    for (depth, model), runs in groups.items():
+        if depth in references and runs is not references[depth]:
+            ours, theirs = losses_of(runs, "validation"), losses_of(references[depth], "validation")
+            lines.append(
+                f"{model} minus {references[depth][0]['model']}: {ours.mean() - theirs.mean():+.3f} "
+                f"(spreads over seeds: {spread_of(ours):.3f} and {spread_of(theirs):.3f})"
+            )
+    return "\n\n".join(lines) + "\n"
+
+
+def write_report(folder: Path, results: Runs) -> str:
+    """Leaves the table, the curves and what they are drawn from in `folder`; returns the table."""
+    gather(folder, results, lambda result, name: False)
+    table = f"{format_table(results)}\n{format_differences(results)}"
+    write_text(folder / "results.md", table)
+    save_figure(draw_curves(load_gathered(folder)), folder / "curves.png")
+    return f"{table}\nin {folder}: results.md, curves.png, {RESULTS}, {FIGURES}; and a model for each run"
+
+
+def draw_curves(runs: list[tuple[dict[str, Any], dict[str, np.ndarray]]]) -> plt.Figure:
+    """Figure 9 of the paper: losses by tokens seen, training above and validation below, a column a depth."""
+    depths = sorted({result["num_layers"] for result, _ in runs})
+    figure, axes = plt.subplots(
+        2, len(depths), figsize=(3.7 * len(depths) + 0.5, 6), sharex=True, sharey=True, squeeze=False
+    )
+    for row, split in zip(axes, ("train", "validation"), strict=True):
+        row[0].set_ylabel(f"{'training' if split == 'train' else split} loss, nats a token")
+        for panel, depth in zip(row, depths, strict=True):
+            for result, arrays in runs:
+                if result["num_layers"] == depth:
+                    tokens = arrays[f"{split}_step"] * arrays["tokens_per_step"]
+                    style = {"color": colour_of(result["model_type"]), "linewidth": 1.1, "alpha": 0.8}
+                    panel.plot(tokens, arrays[f"{split}_loss"], **style)
+            panel.xaxis.set_major_formatter(EngFormatter())
+            tidy(panel)
+    for panel, depth in zip(axes[0], depths, strict=True):
+        panel.set_title(f"{depth} layer{'' if depth == 1 else 's'}", fontsize=11)
+    for panel in axes[1]:
+        panel.set_xlabel("training tokens")
+    kinds = list(dict.fromkeys(result["model_type"] for result, _ in runs))
+    handles = [plt.Line2D([], [], color=colour_of(kind), label=name_of(kind)) for kind in kinds]
+    # The first steps, from log(vocabulary) down, are alike and would flatten the rest.
+    lowest = min(arrays["train_loss"].min() for _, arrays in runs)
+    highest = max(arrays["validation_loss"][0] for _, arrays in runs)
+    bigram = runs[0][0]["bigram_loss"]
+    if bigram is not None:
+        handles.append(plt.Line2D([], [], color=GREY, linestyle="--", label="bigrams"))
+        for panel in axes[1]:
+            panel.axhline(bigram, color=GREY, linestyle="--", linewidth=1.0)
+        highest = max(highest, bigram)
+    axes[0, 0].set_ylim(lowest - 0.1, highest + 0.5)
+    axes[0, -1].legend(handles=handles, frameon=False, fontsize=9)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,106 @@
+"""Atomic file writes."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mosaic_lab.core.errors import InputError
+
+
+def make_folder(folder: str | os.PathLike) -> Path:
+    """Creates an output folder if it is not there.
+
+    Raises:
+        InputError: if that is not possible.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output_dir {folder}: cannot be written: {error.strerror}") from error
+    return folder
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a new name beside `path` for a file or a folder, and moves it to `path` once it is complete.
+
+    Nobody sees a half-written output, whenever the process or the machine stops: what was written is on the
+    disk before it gets its name. If the block fails, what it wrote is deleted and `path` stays as it was. A
+    folder takes the place of nothing or of an empty folder only.
+
+    Raises:
+        InputError: if nothing can be written there.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+    try:
+        partial = place / path.name
+        yield partial
+        for written in (partial, *partial.rglob("*")):
+            sync(written)
+        os.replace(partial, path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(place)
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file as `replacing` does."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """`write_text` of `content` as JSON."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """What `write_json` wrote; `None` if there is no such file.
+
+    Raises:
+        InputError: if it is damaged or cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: damaged, not JSON: {error}") from error
+
+
+def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
+    """Writes a compressed `.npz` file as `replacing` does."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def describe_difference(before: Any, now: Any) -> str:
+    """`name value, not other value` for all entries of two dictionaries that differ, else for the two."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        return ", ".join(f"{name} {before.get(name)!r}, not {now.get(name)!r}" for name in names)
+    return f"{before!r}, not {now!r}"

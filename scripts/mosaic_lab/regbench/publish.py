@@ -1,0 +1,104 @@
+"""RegBench as a folder that `datasets` and the Hub know how to read: parquet files and a card."""
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import DatasetDict
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.files import write_text
+from mosaic_lab.core.shipped import shipped
+from mosaic_lab.regbench.automata import ALPHABET, NUM_SYMBOLS, SEPARATOR, STATES
+from mosaic_lab.regbench.data import NUM_STRINGS, Sizes, load
+
+TEMPLATE = shipped("hub_cards") / "regbench.md"
+LICENSE = "apache-2.0"
+
+
+@dataclass
+class PublishArguments:
+    """How many languages, and how long strings may be."""
+
+    num_train: int = field(default=40_000, metadata={"help": "Training sequences."})
+    num_validation: int = field(default=500, metadata={"help": "Validation sequences."})
+    num_test: int = field(default=500, metadata={"help": "Test sequences."})
+    max_string_length: int = field(default=49, metadata={"help": "Symbols of the longest string."})
+    in_distribution: bool = field(
+        default=False,
+        metadata={"help": "Validation and test draw new sequences from the training languages."},
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of languages and sequences."})
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            least = 0 if name in ("seed", "in_distribution") else 1
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def publish(folder: str, arguments: PublishArguments) -> None:
+    """Writes the splits and the card beside `folder`, and moves them there once they are complete.
+
+    Raises:
+        InputError: if there is something at `folder`, or if it cannot be written.
+    """
+    target = Path(folder)
+    if target.exists():
+        raise InputError(f"folder {folder}: there is something already")
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / "data").mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"folder {folder}: cannot be written: {error.strerror}") from error
+    recipe = asdict(arguments)
+    splits = load(Sizes(**recipe))
+    for split, rows in splits.items():
+        rows.with_format(None).to_parquet(partial / "data" / f"{split}-00000-of-00001.parquet")
+    card = make_card(target.absolute().name, splits, recipe)
+    write_text(partial / "README.md", f"{card}\n")
+    partial.replace(target)
+    sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
+    print(f"The data set is in {folder}: {sizes} sequences")
+
+
+def make_card(name: str, splits: DatasetDict, recipe: dict[str, Any]) -> DatasetCard:
+    """The card that the Hub shows, from `hub_cards/regbench.md`.
+
+    Args:
+        name (`str`): the folder's.
+        splits (`DatasetDict`): what `load` gives.
+        recipe (`dict`): the fields of `PublishArguments`.
+    """
+    metadata = DatasetCardData(
+        license=LICENSE,
+        pretty_name="RegBench for Memory Mosaics",
+        tags=["synthetic", "in-context-learning", "formal-languages", "memory-mosaics"],
+        task_categories=["text-generation"],
+    )
+    return DatasetCard.from_template(
+        metadata,
+        template_path=str(TEMPLATE),
+        load_name=name,
+        splits={split: _measure(split, rows, recipe) for split, rows in splits.items()},
+        recipe=recipe,
+        states=STATES,
+        alphabet=ALPHABET,
+        strings=NUM_STRINGS,
+        num_symbols=NUM_SYMBOLS,
+        separator=SEPARATOR,
+    )
+
+
+def _measure(split: str, rows: Any, recipe: dict[str, Any]) -> dict[str, int]:
+    lengths = [len(ids) for ids in rows.with_format(None)["input_ids"]]
+    num_languages = recipe["num_train"] if recipe["in_distribution"] else len(rows)
+    return {
+        "sequences": len(lengths),
+        "languages": min(num_languages, len(rows)),
+        "tokens": sum(lengths),
+        "longest": max(lengths),
+    }

@@ -1,0 +1,116 @@
+"""Models to train: new ones from a preset or a config JSON, trained ones from a folder or the Hub."""
+
+import os
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
+
+import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
+from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.hub_access import first_line, is_only_local
+from mosaic_lab.core.shipped import shipped
+
+PRESETS = shipped("configuration") / "model"
+# Vocabularies are padded to a multiple of this, which matrix kernels like: GPT-2's 50,257 tokens to 50,304.
+VOCABULARY_MULTIPLE = 64
+_WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+
+
+def is_trained(name: str) -> bool:
+    """Whether `name` is that of a trained model, with weights, and not of a preset or a config JSON."""
+    path = Path(name)
+    if path.is_dir():
+        return any((path / weights).exists() for weights in _WEIGHTS)
+    return not path.exists() and path.suffix != ".json" and not (PRESETS / f"{name}.json").exists()
+
+
+def build_model(
+    name: str, tokenizer: PreTrainedTokenizerBase, block_size: int, attn_implementation: str | None = None
+) -> PreTrainedModel:
+    """The model that `name` tells, ready for the tokens of `tokenizer`.
+
+    Args:
+        name (`str`): a preset, a config JSON, a folder, or a Hub id.
+        tokenizer (`PreTrainedTokenizerBase`): gives the special tokens, and the least size of the vocabulary,
+            which is padded up to a multiple of 64; a larger one of the preset stays.
+        block_size (`int`): context to train with, in tokens.
+        attn_implementation (`str`, *optional*): as in `from_pretrained`.
+
+    Raises:
+        InputError: if there is no such model, if its config or weights are damaged, or if it has fewer
+            positions than `block_size`.
+    """
+    if is_trained(name):
+        model = load_trained(name, attn_implementation=attn_implementation)
+    else:
+        config = read_config(name)
+        config.vocab_size = max(config.vocab_size, _padded(len(tokenizer)))
+        if config.model_type == "mosaic":
+            config.max_position_embeddings = block_size
+        model = _from_config(name, config, attn_implementation)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if model.config.model_type != "mosaic" and positions is not None and positions < block_size:
+        raise InputError(f"model {name}: its {positions} positions are fewer than block_size {block_size}")
+    if model.config.vocab_size < len(tokenizer):
+        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=VOCABULARY_MULTIPLE)
+    for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(model.config, token, getattr(tokenizer, token))
+        setattr(model.generation_config, token, getattr(tokenizer, token))
+    # Rows that end early are filled with it; as the config's pad token it would lose its embedding.
+    model.generation_config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+    return model
+
+
+def load_trained(name: str, **options) -> PreTrainedModel:
+    """`AutoModelForCausalLM.from_pretrained`, with one clear error for what is missing, damaged or foreign.
+
+    Raises:
+        InputError: if the model cannot be loaded, or if weights are missing in it.
+    """
+    if Path(name).is_absolute() and not Path(name).exists():
+        raise InputError(f"model {name}: there is no such folder")
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name, output_loading_info=True, local_files_only=is_only_local(name), **options
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise InputError(f"model {name}: cannot be loaded: {first_line(error)}") from error
+    if report["missing_keys"]:
+        raise InputError(
+            f"model {name}: weights are missing: {', '.join(sorted(report['missing_keys'])[:3])}, ..."
+        )
+    return model
+
+
+def _padded(size: int) -> int:
+    return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+def read_config(name: str) -> PreTrainedConfig:
+    """The config of a new model: that of a preset, or a config JSON.
+
+    Raises:
+        InputError: if there is none, or if it is damaged.
+    """
+    preset = PRESETS / f"{name}.json"
+    path = preset if preset.exists() else Path(name)
+    try:
+        return AutoConfig.from_pretrained(os.fspath(path))
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        raise InputError(f"model {name}: {path}: {' '.join(str(error).split())}") from error
+
+
+def _from_config(name: str, config: PreTrainedConfig, attn_implementation: str | None) -> PreTrainedModel:
+    try:
+        return AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"model {name}: {first_line(error)}") from error

@@ -1,0 +1,94 @@
+"""What a training run leaves behind for its reader: loss curve, results, a summary on the terminal."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
+from matplotlib.ticker import EngFormatter  # noqa: E402
+
+from mosaic_lab.core.files import write_json  # noqa: E402
+
+CURVE_DATA, CURVE_PICTURE, RESULTS = "loss_curve.json", "loss_curve.png", "results.json"
+TRAIN_COLOUR, VALIDATION_COLOUR, BIGRAM_COLOUR = "#9bb8d3", "#1f4e79", "#c0504d"
+
+
+def extract_curve(log_history: list[dict], tokens_per_step: int, bigram_loss: float | None) -> dict[str, Any]:
+    """The losses that a `Trainer` logged, as arrays.
+
+    Args:
+        log_history (`list[dict]`): `trainer.state.log_history`.
+        tokens_per_step (`int`): tokens of all devices in one optimiser step.
+        bigram_loss (`float`, *optional*): loss of the bigram model on the validation rows, nats a token.
+
+    Returns:
+        `dict`: `train` and `validation`, each with equally long lists `step` and `loss`; the other arguments.
+    """
+    curve = {"tokens_per_step": tokens_per_step, "bigram_loss": bigram_loss}
+    for name, key in (("train", "loss"), ("validation", "eval_loss")):
+        points = {entry["step"]: entry[key] for entry in log_history if key in entry}
+        curve[name] = {"step": list(points), "loss": list(points.values())}
+    return curve
+
+
+def draw_curve(data: str | os.PathLike, picture: str | os.PathLike) -> None:
+    """Draws the loss against the tokens seen, from the JSON file `data`, into the PNG file `picture`."""
+    curve = json.loads(Path(data).read_text(encoding="utf-8"))
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    styles = {
+        "train": {"color": TRAIN_COLOUR, "linewidth": 1.2},
+        "validation": {"color": VALIDATION_COLOUR, "linewidth": 1.8, "marker": "o", "markersize": 4},
+    }
+    for name, style in styles.items():
+        losses = curve[name]["loss"]
+        if losses:
+            tokens = [step * curve["tokens_per_step"] for step in curve[name]["step"]]
+            axes.plot(tokens, losses, label=f"{name}, {losses[-1]:.2f} at the end", **style)
+    if curve["bigram_loss"] is not None:
+        label = f"bigram model on the validation rows, {curve['bigram_loss']:.2f}"
+        axes.axhline(curve["bigram_loss"], color=BIGRAM_COLOUR, linestyle="--", linewidth=1.2, label=label)
+    axes.set(xlabel="training tokens", ylabel="loss, nats a token", xlim=(0, None), ylim=(0, None))
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    figure.savefig(picture, dpi=150, format="png")
+    plt.close(figure)
+
+
+def write_report(folder: str | os.PathLike, curve: dict[str, Any], results: dict[str, Any]) -> None:
+    """Leaves the curve, its picture and the results in `folder`; none of them is ever half there."""
+    folder = Path(folder)
+    for name, content in ((CURVE_DATA, curve), (RESULTS, results)):
+        write_json(folder / name, content)
+    partial = folder / f"{CURVE_PICTURE}.partial"
+    draw_curve(folder / CURVE_DATA, partial)
+    partial.replace(folder / CURVE_PICTURE)
+
+
+def summarise(folder: str | os.PathLike, curve: dict[str, Any], results: dict[str, Any]) -> str:
+    """The summary that ends a run, for the terminal."""
+    minutes, seconds = divmod(round(results["seconds"]), 60)
+    lines = [
+        f"{results['model']}, {results['num_parameters']:,} parameters, tokenizer {results['tokenizer']}",
+        f"{results['steps']:,} steps of {curve['tokens_per_step']:,} tokens in {minutes} min {seconds} s, "
+        f"{results['tokens_per_second']:,.0f} tokens/s (evaluation included)",
+    ]
+    if curve["train"]["loss"]:
+        first, last = curve["train"]["loss"][0], curve["train"]["loss"][-1]
+        lines.append(f"{'train loss':<17}{last:.3f}   first {first:.3f}")
+    if curve["validation"]["loss"]:
+        last = curve["validation"]["loss"][-1]
+        lines.append(f"{'validation loss':<17}{last:.3f}   perplexity {math.exp(last):.2f}")
+    if curve["bigram_loss"] is not None:
+        bigram = curve["bigram_loss"]
+        lines.append(f"{'  of a bigram':<17}{bigram:.3f}   perplexity {math.exp(bigram):.2f}")
+    lines.append(f"in {folder}: model, tokenizer, {CURVE_PICTURE}, {CURVE_DATA}, {RESULTS}")
+    return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""Rows of tokens: stories, each followed by the end-of-text token, cut into pieces of equal length."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, IterableDataset, List, Value
+from datasets.fingerprint import Hasher
+from transformers import PreTrainedTokenizerBase, default_data_collator
+
+from mosaic_lab.core.errors import InputError
+
+# What is left of a batch's tokens after its last full row is dropped.
+STORIES_A_BATCH = 10_000
+# The same for a stream, and out of how many stories it draws the next one: both are held in memory.
+STREAMED_A_BATCH, STREAMED_TO_DRAW_FROM = 1_000, 1_000
+
+
+def pack_rows(
+    stories: Dataset, tokenizer: PreTrainedTokenizerBase, block_size: int, num_proc: int | None = None
+) -> Dataset:
+    """Tokenises stories, and packs them into rows without padding. A second call takes the rows of the first.
+
+    Args:
+        stories (`Dataset`): a column `text`.
+        tokenizer (`PreTrainedTokenizerBase`): with an end-of-text token.
+        block_size (`int`): tokens a row.
+        num_proc (`int`, *optional*): processes that tokenise.
+
+    Returns:
+        `Dataset`: a column `input_ids`, `block_size` tokens in each row.
+
+    Raises:
+        InputError: if the stories do not fill one row.
+    """
+    vocabulary = (
+        tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
+    )
+    # The tokenizer's own hash changes when it is used.
+    key = [stories._fingerprint, vocabulary, tokenizer.eos_token_id, block_size, STORIES_A_BATCH]
+    rows = stories.map(
+        _pack_batch,
+        batched=True,
+        batch_size=STORIES_A_BATCH,
+        remove_columns=stories.column_names,
+        features=Features({"input_ids": List(Value("int32"))}),
+        fn_kwargs={"tokenizer": tokenizer, "block_size": block_size},
+        num_proc=num_proc,
+        new_fingerprint=Hasher.hash(key),
+        desc="Tokenising",
+    )
+    if len(rows) == 0:
+        raise InputError(f"{len(stories):,} stories do not fill one row of block_size {block_size} tokens")
+    return rows
+
+
+def stream_rows(
+    stories: IterableDataset, tokenizer: PreTrainedTokenizerBase, block_size: int, seed: int
+) -> IterableDataset:
+    """`pack_rows` of stories that are drawn, tokenised and packed as they come, again and again without end.
+
+    Rows come in the same order whenever they are asked for, so that a run is resumed by passing over those
+    that it has seen. The order is random among neighbours: that of the data should not matter beyond.
+
+    Raises:
+        InputError: if the stories do not fill one row.
+    """
+    drawn = stories.shuffle(seed, buffer_size=STREAMED_TO_DRAW_FROM)
+    rows = drawn.map(
+        _pack_batch,
+        batched=True,
+        batch_size=STREAMED_A_BATCH,
+        remove_columns="text",
+        features=Features({"input_ids": List(Value("int32"))}),
+        fn_kwargs={"tokenizer": tokenizer, "block_size": block_size},
+    )
+    if next(iter(rows), None) is None:
+        raise InputError(f"the stories do not fill one row of block_size {block_size} tokens")
+    return rows.repeat(None)
+
+
+def _pack_batch(batch: dict, tokenizer: PreTrainedTokenizerBase, block_size: int) -> dict[str, list]:
+    ids = tokenizer(batch["text"], add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    stream = np.fromiter(
+        chain.from_iterable([*story, tokenizer.eos_token_id] for story in ids), dtype=np.int32
+    )
+    num_rows = len(stream) // block_size
+    return {"input_ids": list(stream[: num_rows * block_size].reshape(num_rows, block_size))}
+
+
+def collate_rows(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
+    """A batch whose labels are its tokens; the models shift them."""
+    # Streamed rows are arrays of 32 bits.
+    ids_BT = default_data_collator(rows)["input_ids"].long()
+    return {"input_ids": ids_BT, "labels": ids_BT.clone()}

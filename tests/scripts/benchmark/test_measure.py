@@ -1,0 +1,53 @@
+import sys
+
+import pytest
+import torch
+
+from mosaic_lab.benchmark.hardware import describe_hardware
+from mosaic_lab.benchmark.measure import measure_peak_memory, seconds_per_call, take_turns
+from mosaic_lab.benchmark.ratios import compute_ratio
+
+
+def test_contestants_take_turns_and_the_first_round_does_not_count():
+    called = []
+
+    def clock(name):
+        called.append(name)
+        return len(called)
+
+    seconds = take_turns({"a": lambda: clock("a"), "b": lambda: clock("b")}, repeats=2)
+    assert called == ["a", "b"] * 3
+    assert seconds == {"a": [3, 5], "b": [4, 6]}
+
+
+def test_short_runs_are_repeated():
+    calls = []
+    assert seconds_per_call(lambda: calls.append(1), "cpu", 0.01) > 0
+    assert len(calls) > 1
+    seconds_per_call(calls.clear, "cpu", 0.0)
+    assert not calls
+
+
+def test_ratio_is_the_median_of_the_rounds():
+    row = {"measure": "time", "seconds": {"mosaic": [1.0, 9.0, 2.0], "gpt2": [2.0, 3.0, 2.0]}}
+    assert compute_ratio(row, "mosaic", "gpt2") == 1.0
+    assert compute_ratio(row, "plain", "mosaic") is None
+    assert compute_ratio({"measure": "memory", "bytes": {"mosaic": 3, "gpt2": 2}}, "mosaic", "gpt2") == 1.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak of a process cannot be reset")
+def test_peak_memory_is_that_of_the_second_run():
+    megabytes = 2**20 // 4
+
+    def prepare():
+        kept = torch.ones(100 * megabytes)
+        sizes = iter((400, 200))
+        return lambda: (torch.ones(next(sizes) * megabytes), kept)
+
+    assert measure_peak_memory(prepare, "cpu") == pytest.approx(300 * 2**20, rel=0.05)
+
+
+def test_hardware_is_named_for_a_file():
+    hardware = describe_hardware("cpu")
+    assert hardware["slug"].endswith("-cores") and hardware["slug"].replace("-", "").isalnum()
+    assert hardware["threads"] == torch.get_num_threads()
