@@ -1,5 +1,8 @@
+from contextlib import contextmanager
+
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM
 
@@ -50,3 +53,27 @@ def random_tokens():
         return torch.randint(1, vocab_size, shape, generator=torch.Generator().manual_seed(seed))
 
     return make
+
+
+@pytest.fixture
+def compiling():
+    """A context that skips what torch cannot compile, if it cannot compile its own `operation` alone either.
+
+    So it is under some of torch's CPU kernels (`ATEN_CPU_CAPABILITY`), and without a C++ compiler.
+    """
+
+    @contextmanager
+    def skip_if_torch_fails(operation):
+        try:
+            yield
+        except TorchDynamoException:
+            torch._dynamo.reset()
+            row = torch.ones(1, 1, 16, 16)
+            try:
+                with torch.no_grad():
+                    torch.compile(operation, fullgraph=True)(row, row, row)
+            except TorchDynamoException as error:
+                pytest.skip(f"torch cannot compile {operation.__name__} here: {str(error).splitlines()[0]}")
+            raise
+
+    return skip_if_torch_fails

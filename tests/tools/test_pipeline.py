@@ -11,8 +11,8 @@ PROMPTS = ["Once", "Once upon a time there was a story. Once upon", "a", "there 
 
 @pytest.fixture
 def tell(demo):
-    """A model with larger weights, whose next token depends on all that it has read."""
-    model = MosaicForCausalLM.from_pretrained("runs/demo")
+    """A model with larger weights, whose next token depends on all that it has read, and not on rounding."""
+    model = MosaicForCausalLM.from_pretrained("runs/demo").double()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

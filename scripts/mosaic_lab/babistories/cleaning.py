@@ -1,4 +1,4 @@
-"""What is cut from a language model's story, and which stories are thrown away."""
+"""Cleans the stories of a language model: cuts what is not story, and drops some stories altogether."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ def _heading(names: str) -> re.Pattern:
     return re.compile(rf"{before}(?:{names}):", re.IGNORECASE | re.MULTILINE)
 
 
-# Each takes away itself and what comes after it.
+# A match is cut with all that follows it.
 CUTS = {
     "##": re.compile("##"),
     "note": _heading("(?:author's )?notes?"),
@@ -26,7 +26,7 @@ CUTS = {
     "user": re.compile(r"\bUser \d+:"),
     "next request": re.compile(r"\[INST\]|</?s>|<\|"),
 }
-# A story with one of them is thrown away.
+# A story with a match is dropped.
 DROPS = {
     "link": re.compile("http"),
     "rule ==": re.compile("=="),
@@ -41,14 +41,14 @@ _SENTENCE_END = re.compile(r"[.!?…][\"'”’]*(?=\s|$)")
 
 
 def clean_story(raw: str) -> tuple[str | None, list[str]]:
-    """A model's story without what does not belong to it.
+    """Cuts all that is not story from a model's answer, or drops it.
 
     Args:
-        raw (`str`): what the model wrote, maybe after the request and its end, "[/INST]".
+        raw (`str`): the answer, possibly preceded by the request and its end, "[/INST]".
 
     Returns:
-        `tuple[str | None, list[str]]`: the story, `None` if it is thrown away; and the rules that changed it,
-            the last one being that which threw it away.
+        `tuple[str | None, list[str]]`: the story, `None` if it is dropped; and the rules that changed it, the
+        last of which dropped it.
     """
     text, used = after_request(raw), []
     for name, pattern in CUTS.items():
@@ -68,7 +68,7 @@ def clean_story(raw: str) -> tuple[str | None, list[str]]:
 
 
 def clean_stories(raw: list[str]) -> tuple[list[str | None], Counter]:
-    """`clean_story` of each, and how many stories each rule changed."""
+    """Applies `clean_story` to each, and counts the stories that each rule changed."""
     stories, counts = [], Counter()
     for text in raw:
         story, used = clean_story(text)
@@ -78,17 +78,17 @@ def clean_stories(raw: list[str]) -> tuple[list[str | None], Counter]:
 
 
 def after_request(text: str) -> str:
-    """What comes after the end of the request, if that is there."""
+    """Cuts off the request and its end, if they are there."""
     return text.split(_REQUEST_END, 1)[-1].strip()
 
 
 def join_paragraphs(text: str) -> str:
-    """The text with a space instead of each blank line."""
+    """Replaces blank lines by spaces."""
     return re.sub(r"\n\s*\n\s*", " ", text)
 
 
 def cut_to_sentence(text: str) -> str:
-    """The text up to the last sentence end outside quotation marks; all of it if it ends with a sentence."""
+    """Cuts after the last sentence end outside quotation marks, unless the text ends with a sentence."""
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
     if ends and ends[-1] == len(text):
         return text

@@ -1,4 +1,4 @@
-"""Stories that are told twice, or nearly."""
+"""Finds exact and near duplicates among stories."""
 
 import hashlib
 import re
@@ -8,17 +8,17 @@ import numpy as np
 
 SHINGLE_WORDS = 5
 # Pairs with similarity s are compared with probability 1 - (1 - s^4)^16: 0.99 at 0.7, and 0.34 at 0.4.
-NUM_BANDS, ROWS_A_BAND = 16, 4
+NUM_BANDS, ROWS_PER_BAND = 16, 4
 _WORDS = re.compile(r"\w+")
 
 
 def normalise(text: str) -> str:
-    """The words only, in small letters."""
+    """Keeps the words only, in lower case."""
     return " ".join(_WORDS.findall(text.lower()))
 
 
 def find_exact(texts: Sequence[str]) -> np.ndarray:
-    """Whether each text has the words of an earlier one, in the same order."""
+    """Marks texts with the words of an earlier one, in the same order."""
     seen: set[bytes] = set()
     is_copy = np.zeros(len(texts), dtype=bool)
     for place, text in enumerate(texts):
@@ -29,19 +29,19 @@ def find_exact(texts: Sequence[str]) -> np.ndarray:
 
 
 def find_near(texts: Sequence[str], threshold: float, seed: int = 0) -> np.ndarray:
-    """Whether each text is nearly one that is kept: MinHash proposes pairs, and their shingles decide.
+    """Marks near duplicates of earlier texts: MinHash proposes pairs, and their shingles decide.
 
     J(a, b) = |S(a) & S(b)| / |S(a) | S(b)|                  S(a): the runs of 5 words in a
 
     Args:
         texts (`Sequence[str]`): stories.
-        threshold (`float`): those with J at or above this are near.
-        seed (`int`): of the hash functions.
+        threshold (`float`): least J of a near duplicate.
+        seed (`int`): seed of the hash functions.
 
     Returns:
-        `np.ndarray` of shape `(texts,)`: True for a story near an earlier one that is not itself True.
+        `np.ndarray` of shape `(texts,)`: True for a near duplicate of an earlier text that is not one itself.
 
-    Costs 64 hash functions a story, and a comparison for each pair that agrees in a band of 4 of them.
+    Costs 64 hashes per shingle, and a comparison per pair of texts that agrees in a band of 4 of them.
     """
     is_near = np.zeros(len(texts), dtype=bool)
     if len(texts) < 2:
@@ -78,7 +78,7 @@ def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _shingles(text: str) -> np.ndarray:
-    """Distinct numbers, one for each run of words; a short text is one run."""
+    """Distinct hashes of the runs of 5 words; a shorter text is one run."""
     words = normalise(text).split()
     runs = {" ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1))}
     digests = b"".join(hashlib.blake2b(run.encode(), digest_size=8).digest() for run in sorted(runs))
@@ -86,12 +86,12 @@ def _shingles(text: str) -> np.ndarray:
 
 
 def _signatures(texts: Sequence[str], seed: int) -> np.ndarray:
-    """One number for each text and band: the least hashes of its shingles, taken together."""
+    """One hash per text and band: the least hashes of its shingles, combined."""
     rng = np.random.default_rng(seed)
-    num_hashes = NUM_BANDS * ROWS_A_BAND
+    num_hashes = NUM_BANDS * ROWS_PER_BAND
     factors = rng.integers(1, 1 << 63, num_hashes, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     offsets = rng.integers(0, 1 << 63, num_hashes, dtype=np.uint64)
-    mix = rng.integers(1, 1 << 63, ROWS_A_BAND, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    mix = rng.integers(1, 1 << 63, ROWS_PER_BAND, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     return np.stack([_signature(_shingles(text), factors, offsets, mix) for text in texts])
 
 
@@ -99,4 +99,4 @@ def _signature(shingles: np.ndarray, factors: np.ndarray, offsets: np.ndarray, m
     # Sums and products of unsigned numbers wrap around, as hash functions may.
     hashes = shingles[:, None] * factors + offsets
     least = (hashes ^ (hashes >> np.uint64(31))).min(axis=0)
-    return (least.reshape(NUM_BANDS, ROWS_A_BAND) * mix).sum(axis=1, dtype=np.uint64)
+    return (least.reshape(NUM_BANDS, ROWS_PER_BAND) * mix).sum(axis=1, dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""What one wants to know of a corpus: its size, its variety, and how far counting words gets in it."""
+"""Statistics of a corpus: its size, its variety, and the losses of n-gram models."""
 
 import re
 from collections.abc import Iterable
@@ -12,16 +12,16 @@ from mosaic_lab.training.ngram import ngram_loss
 from mosaic_lab.training.rows import pack_rows
 
 ORDERS = (2, 3, 5)
-# The n-gram models see no more tokens than this.
+# Most tokens to count for the n-gram models.
 NGRAM_TOKENS = 20_000_000
 GRAM_WORDS = 4
-# Distinct 4-grams are merged after so many of them.
+# Distinct 4-grams are merged whenever this many more have been collected.
 _MERGE_AFTER = 5_000_000
 _WORDS = re.compile(r"[^\W\d_](?:[\w'’]*\w)?|[^\s\w]")
 
 
 def measure_split(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Stories, tokens (an end-of-text token each included) and mean length, as in the paper's table."""
+    """Counts stories and tokens (an end-of-text token per story included), and the mean length of a story."""
     num_tokens = 0
     for start in range(0, len(texts), 1000):
         ids = tokenizer(texts[start : start + 1000], add_special_tokens=False, return_attention_mask=False)
@@ -34,10 +34,7 @@ def measure_split(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> dict[
 
 
 def count_distinct_grams(texts: Iterable[str]) -> int:
-    """How many different runs of four words, punctuation marks among them, are in the texts.
-
-    Runs are told apart by a hash of 64 bits.
-    """
+    """Counts the different runs of four words or punctuation marks in the texts, by hashes of 64 bits."""
     numbers: dict[str, int] = {}
     factors = np.random.default_rng(0).integers(1, 1 << 63, GRAM_WORDS, dtype=np.uint64) * np.uint64(2)
     factors += np.uint64(1)
@@ -56,7 +53,7 @@ def count_distinct_grams(texts: Iterable[str]) -> int:
 def measure_losses(
     train: list[str], validation: list[str], tokenizer: PreTrainedTokenizerBase, block_size: int
 ) -> dict[str, float]:
-    """The validation loss of n-gram models, in nats a token, by their order; see `ngram_loss`.
+    """Validation losses of n-gram models, in nats per token, by their order; see `ngram_loss`.
 
     Raises:
         InputError: if the stories of a split do not fill one row of tokens.

@@ -1,39 +1,46 @@
-"""The recipe of BabiStories: names and openings, prompts, stories, what is kept of them, the data set."""
+"""Makes a corpus as BabiStories was made: names and openings, prompts, stories, cleaning, the data set."""
 
 import random
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from datasets import Dataset, Features, List, Value
 
-from mosaic_lab.babistories import ideas
+from mosaic_lab.babistories import names_and_openings
+from mosaic_lab.babistories.card import make_card
 from mosaic_lab.babistories.cleaning import clean_stories
 from mosaic_lab.babistories.duplicates import find_exact, find_near
 from mosaic_lab.babistories.measures import count_distinct_grams, measure_losses, measure_split
 from mosaic_lab.babistories.options import GRAMMAR, StoryArguments
-from mosaic_lab.babistories.prompted import tell_prompted
 from mosaic_lab.babistories.prompts import StoryPrompt, draw_prompt, read_prompts
-from mosaic_lab.babistories.publish import publish
-from mosaic_lab.babistories.shards import Records, Stage, read_stage, run_stage
+from mosaic_lab.babistories.shards import Records, Stage, run_stage
 from mosaic_lab.babistories.writer import ModelWriter
+from mosaic_lab.core.dataset_folder import STATISTICS, check_free, write_dataset
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import describe_difference, read_json, write_json
+from mosaic_lab.core.files import describe_difference, make_folder, read_json, write_json
+from mosaic_lab.stories.grammar import tell_story
 from mosaic_lab.training.tokenizer import load_tokenizer
 
-OPTIONS, SHARDS = "options.json", "shards"
-# Stories of the grammar whose beginnings are the openings of others.
-GRAMMAR_OPENINGS = 2_000
+OPTIONS = "options.json"
 # Processes wait for each other as long as a shard takes.
 _PATIENCE = timedelta(days=30)
+_FEATURES = {"features": List(Value("string"))}
+
+# Makes the records of a shard from their numbers and a seed.
+Make = Callable[[range, str], Records]
+# Makes all records of a stage from its name, their number, the shard size, and how a shard is made.
+Run = Callable[[str, int, int, Make], Iterator[dict[str, Any]]]
 
 
 def make_stories(options: StoryArguments) -> dict[str, Any] | None:
-    """Writes stories and makes a data set of them; goes on where an earlier run with these options stopped.
+    """Writes stories and makes a data set of them; resumes what an earlier run with these options began.
 
     Any number of processes, started by `accelerate launch` or `torchrun`, share the work.
 
@@ -41,110 +48,129 @@ def make_stories(options: StoryArguments) -> dict[str, Any] | None:
         `dict`: the statistics; `None` on all processes but the first.
 
     Raises:
-        InputError: for options that cannot be used, and for an `output_dir` with stories of other ones.
+        InputError: for options that cannot be used, and for an `output_dir` that holds something else.
     """
-    folder = Path(options.output_dir)
+    folder = Path(options.output_dir).absolute()
+    shards = folder.with_name(f"{folder.name}.shards")
     asked = read_prompts(options.prompts) if options.prompts else []
     # Processes without an accelerator form a group only if they are told that they have none.
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
-    _claim(folder, options, state)
-    writer = None if options.model == GRAMMAR else ModelWriter(options, state)
-    names, openings = _find_ideas(options, asked, writer, folder / SHARDS, state)
+    statistics = _claim(folder, shards, options, state)
+    if statistics is None:
+
+        def run(name: str, num_records: int, shard_size: int, make: Make) -> Iterator[dict[str, Any]]:
+            return run_stage(Stage(name, num_records, shard_size, make), shards, options.seed, state)
+
+        if options.model == GRAMMAR:
+            write = partial(_tell, options.seed)
+        else:
+            write = _prepare_writing(options, asked, ModelWriter(options, state), run)
+        stories = run("stories", options.num_stories, options.shard_size, write)
+        if state.is_main_process:
+            statistics = finish(options, list(stories))
+    return statistics if state.is_main_process else None
+
+
+def _claim(folder: Path, shards: Path, options: StoryArguments, state: PartialState) -> dict[str, Any] | None:
+    """Begins or resumes a data set; returns its statistics if it is finished already.
+
+    Raises:
+        InputError: if it was begun or finished with other options, or cannot be written.
+    """
+    now, recipe = options.for_stories(), options.as_recipe()
+    before = read_json(shards / OPTIONS)
+    statistics = read_json(folder / STATISTICS) if folder.is_dir() else None
+    if before is not None and before != now:
+        raise InputError(
+            f"output_dir {options.output_dir} was begun with other options: "
+            f"{describe_difference(before, now)}; name another one, or move {shards} away"
+        )
+    finished = statistics.get("recipe") if isinstance(statistics, dict) else None
+    if finished is None:
+        check_free(folder)
+    elif finished != recipe:
+        raise InputError(
+            f"output_dir {options.output_dir} was finished with other options: "
+            f"{describe_difference(finished, recipe)}; name another one, or move it away"
+        )
+    # All processes look before the first one writes.
+    state.wait_for_everyone()
+    if finished is None and state.is_main_process:
+        make_folder(shards)
+        write_json(shards / OPTIONS, now)
+    state.wait_for_everyone()
+    return statistics if finished is not None else None
+
+
+def _tell(seed: int, numbers: range, _: str) -> Records:
+    """Stories of the embedded grammar: those of `tell_stories`, but without telling repeated ones again."""
+    return [{"text": tell_story(random.Random(f"{seed}/{number}/0"))} for number in numbers]
+
+
+def _prepare_writing(
+    options: StoryArguments, asked: list[StoryPrompt], writer: ModelWriter, run: Run
+) -> Make:
+    """Finds names and openings, and returns how a shard of stories is made with them."""
+    names, openings = _find_names_and_openings(options, asked, writer, run)
 
     def prompt_of(number: int) -> StoryPrompt:
         rng = random.Random(f"{options.seed}/prompts/{number}")
-        return _draw_fitting(rng, names, openings, asked[number % len(asked)] if asked else None)
+        return draw_prompt(rng, names, openings, asked[number % len(asked)] if asked else None)
 
     def write(numbers: range, seed: str) -> Records:
         prompts = [prompt_of(number) for number in numbers]
-        if writer is None:
-            texts = tell_prompted(prompts, [f"{options.seed}/stories/{number}" for number in numbers])
-        else:
-            requests, begun = zip(*((prompt.text, prompt.opening) for prompt in prompts), strict=True)
-            texts = writer.answer(requests, seed, begun)
+        texts = writer.answer(
+            [prompt.text for prompt in prompts], seed, [prompt.opening for prompt in prompts]
+        )
         return [{"text": text, **prompt.as_record()} for text, prompt in zip(texts, prompts, strict=True)]
 
-    stage = Stage("stories", options.num_stories, options.shard_size, write)
-    run_stage(stage, folder / SHARDS, options.seed, state)
-    return finish(options, list(read_stage(stage, folder / SHARDS))) if state.is_main_process else None
+    return write
 
 
-def _claim(folder: Path, options: StoryArguments, state: PartialState) -> None:
-    """Refuses a folder that was begun with other options, or cannot be written; begins it otherwise."""
-    try:
-        before, now = read_json(folder / OPTIONS), options.for_stories()
-        if before is not None and before != now:
-            raise InputError(
-                f"output_dir {folder} was begun with other options: {describe_difference(before, now)}; "
-                "name another one, or move that folder away"
-            )
-        if state.is_main_process:
-            (folder / SHARDS).mkdir(parents=True, exist_ok=True)
-            write_json(folder / OPTIONS, now)
-    except OSError as error:
-        raise InputError(f"output_dir {folder}: cannot be written: {error.strerror}") from error
-    state.wait_for_everyone()
-
-
-def _find_ideas(
-    options: StoryArguments,
-    asked: list[StoryPrompt],
-    writer: ModelWriter | None,
-    folder: Path,
-    state: PartialState,
+def _find_names_and_openings(
+    options: StoryArguments, asked: list[StoryPrompt], writer: ModelWriter, run: Run
 ) -> tuple[list[str], list[str]]:
-    """Names and openings; none where the prompts have their own."""
-    needs_names = not asked or not all(prompt.name for prompt in asked)
-    needs_openings = not asked or not all(prompt.opening for prompt in asked)
-    if writer is None:
-        return ideas.grammar_names(), ideas.grammar_openings(GRAMMAR_OPENINGS, options.seed)
+    """Asks the model for names and openings; not where all prompts have their own."""
 
-    def ask(kind: str, requests: tuple[str, ...], num_requests: int) -> list[str]:
+    def ask(kind: str, requests: tuple[str, ...], num_requests: int, parse: Callable) -> list[str]:
+        if asked and all(getattr(prompt, kind) for prompt in asked):
+            return []
+
         def make(numbers: range, seed: str) -> Records:
             texts = writer.answer([requests[number % len(requests)] for number in numbers], seed)
             return [{"text": text} for text in texts]
 
-        stage = Stage(kind, num_requests, options.batch_size, make)
-        run_stage(stage, folder, options.seed, state)
-        return [record["text"] for record in read_stage(stage, folder)]
-
-    names = openings = []
-    if needs_names:
-        names = ideas.parse_names(ask("names", (ideas.NAMES_REQUEST,), options.num_name_requests))
-    if needs_openings:
-        answers = ask("openings", ideas.OPENINGS_REQUESTS, options.num_opening_requests)
-        openings = ideas.parse_openings(answers)
-    for kind, needed, found in (("names", needs_names, names), ("openings", needs_openings, openings)):
-        if needed and not found:
+        answers = run(f"{kind}s", num_requests, options.batch_size, make)
+        found = parse(answer["text"] for answer in answers)
+        if not found:
             raise InputError(
-                f"model {options.model}: there are no {kind} in its answers; take a model that follows "
+                f"model {options.model}: there are no {kind}s in its answers; take a model that follows "
                 "instructions, or prompts that have them"
             )
-    return names, openings
+        return found
 
-
-def _draw_fitting(
-    rng: random.Random, names: list[str], openings: list[str], asked: StoryPrompt | None
-) -> StoryPrompt:
-    """A prompt whose opening and name agree, if one comes up soon."""
-    for _ in range(20):
-        prompt = draw_prompt(rng, names, openings, asked)
-        if ideas.fits_gender(prompt):
-            break
-    return prompt
+    names_request = (names_and_openings.NAMES_REQUEST,)
+    return (
+        ask("name", names_request, options.num_name_requests, names_and_openings.parse_names),
+        ask(
+            "opening",
+            names_and_openings.OPENINGS_REQUESTS,
+            options.num_opening_requests,
+            names_and_openings.parse_openings,
+        ),
+    )
 
 
 def finish(options: StoryArguments, records: Records) -> dict[str, Any]:
-    """Cleans the stories, drops those that are told twice, measures and publishes what is left."""
+    """Cleans the stories, drops repeated ones, measures what remains and writes the data set."""
     kept, counts = select(records, options.near_duplicate)
     splits = split_records(kept, options.validation_fraction, options.seed)
     texts = {split: [record["text"] for record in part] for split, part in splits.items()}
     train = texts["train"]
     batches = (train[start : start + 1000] for start in range(0, len(train), 1000))
     tokenizer, origin = load_tokenizer(options.tokenizer, options.train_tokenizer, batches)
-    recipe = {name: value for name, value in asdict(options).items() if name != "output_dir"}
     statistics = {
-        "recipe": {name: value for name, value in recipe.items() if value is not None},
+        "recipe": options.as_recipe(),
         "counts": counts,
         "splits": {split: measure_split(part, tokenizer) for split, part in texts.items()},
         "tokenizer": origin,
@@ -153,15 +179,23 @@ def finish(options: StoryArguments, records: Records) -> dict[str, Any]:
     }
     if "validation" in texts:
         statistics["ngram_losses"] = measure_losses(train, texts["validation"], tokenizer, options.block_size)
-    publish(Path(options.output_dir), splits, statistics, options.license)
+    columns = list(kept[0])
+    features = Features({column: _FEATURES.get(column, Value("string")) for column in columns})
+    folder = Path(options.output_dir).absolute()
+    write_dataset(
+        folder,
+        {split: Dataset.from_list(part, features) for split, part in splits.items()},
+        str(make_card(folder.name, statistics, columns, options.license)),
+        statistics,
+    )
     return statistics
 
 
 def select(records: Records, near_duplicate: float) -> tuple[Records, dict[str, int]]:
-    """The records with clean stories that are told once, and how many stories each rule changed or dropped.
+    """Cleans the stories and drops repeated ones; counts the stories that each rule changed or dropped.
 
     Raises:
-        InputError: if none is left.
+        InputError: if none remains.
     """
     stories, rules = clean_stories([record["text"] for record in records])
     kept = [
@@ -181,7 +215,7 @@ def select(records: Records, near_duplicate: float) -> tuple[Records, dict[str, 
 
 
 def split_records(records: Records, validation_fraction: float, seed: int) -> dict[str, Records]:
-    """Training and validation records, each in their order; no validation split of a share of 0."""
+    """Holds out a random fraction for validation; both splits keep the order of the records."""
     if validation_fraction == 0:
         return {"train": records}
     if len(records) < 2:

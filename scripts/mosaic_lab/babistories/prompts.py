@@ -1,16 +1,18 @@
 """What a story is asked to be about, and how a language model is asked for it."""
 
-import json
 import os
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 
+import yaml
 from transformers import PreTrainedTokenizerBase
 
-from mosaic_lab.babistories.words import ADJECTIVES, NOUNS, VERBS
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.shipped import shipped
+from mosaic_lab.training.corpus import parse_lines
 
 # What a prompt says about each of them.
 FEATURES = {
@@ -21,7 +23,7 @@ FEATURES = {
     "foreshadowing": "something early in it hints at what happens later",
     "conflict": "there is some conflict in it",
 }
-# As many features as a prompt asks for.
+# How many features a prompt asks for; each of these is as likely as the others.
 NUM_FEATURES = (0, 1, 1, 2, 2, 3)
 
 _WORD = re.compile(r"[^\W\d_](?:[\w'’ -]*\w)?")
@@ -29,16 +31,16 @@ _WORD = re.compile(r"[^\W\d_](?:[\w'’ -]*\w)?")
 
 @dataclass(frozen=True)
 class StoryPrompt:
-    """What a story must have; nothing is asked of what is empty.
+    """What a story is asked to have; empty fields ask for nothing.
 
     Args:
-        verb (`str`): to be used, and so `noun` and `adjective`.
+        verb (`str`): word to use, as are `noun` and `adjective`.
         features (`tuple[str, ...]`): keys of FEATURES.
-        name (`str`): of the main character.
-        opening (`str`): words that the story begins with.
+        name (`str`): name of the main character.
+        opening (`str`): first words of the story.
 
     Raises:
-        ValueError: for a word that is none, or an unknown feature.
+        ValueError: for a word that is not made of letters, or an unknown feature.
     """
 
     verb: str = ""
@@ -83,14 +85,20 @@ class StoryPrompt:
         return {**asdict(self), "features": list(self.features)}
 
 
+@cache
+def load_words() -> dict[str, list[str]]:
+    """Loads the words to ask for: lists of `verbs`, `nouns` and `adjectives`."""
+    return yaml.safe_load((shipped("configuration") / "babistories" / "words.yaml").read_text("utf-8"))
+
+
 def _enumerate(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def as_model_input(tokenizer: PreTrainedTokenizerBase, request: str, opening: str = "") -> str:
-    """The text for an instruct model to continue: a request, and the first words of the answer.
+    """Builds the text for an instruct model to continue: a request, and the first words of the answer.
 
-    Has the form of the tokenizer's chat template, or of `[INST] {request} [/INST] {opening}` without one.
+    It has the form of the tokenizer's chat template, or of `[INST] {request} [/INST] {opening}` without one.
     """
     if tokenizer.chat_template is None:
         return f"[INST] {request} [/INST] {opening}".rstrip()
@@ -104,11 +112,12 @@ def as_model_input(tokenizer: PreTrainedTokenizerBase, request: str, opening: st
 def draw_prompt(
     rng: random.Random, names: Sequence[str], openings: Sequence[str], asked: StoryPrompt | None = None
 ) -> StoryPrompt:
-    """A prompt of words that small children know, or one that is asked for with a name and an opening."""
+    """Draws a prompt, or what the prompt `asked` lacks: a name and an opening."""
+    words = load_words()
     prompt = asked or StoryPrompt(
-        rng.choice(VERBS),
-        rng.choice(NOUNS),
-        rng.choice(ADJECTIVES),
+        rng.choice(words["verbs"]),
+        rng.choice(words["nouns"]),
+        rng.choice(words["adjectives"]),
         tuple(rng.sample(list(FEATURES), rng.choice(NUM_FEATURES))),
     )
     opening = prompt.opening or rng.choice(openings)
@@ -116,25 +125,23 @@ def draw_prompt(
 
 
 def read_prompts(path: str | os.PathLike) -> list[StoryPrompt]:
-    """The prompts of a file of JSON lines, objects with some of the fields of `StoryPrompt`.
+    """Reads prompts from JSON lines, objects with some of the fields of `StoryPrompt`.
 
     Raises:
-        InputError: for a file that cannot be read, and for a line that is no prompt.
+        InputError: for a file that cannot be read, and for a line that is not a prompt.
     """
+    prompts = []
     try:
         with open(path, encoding="utf-8") as file:
-            lines = file.read().split("\n")
+            for place, record in parse_lines(f"prompts {path}", file):
+                try:
+                    prompts.append(StoryPrompt(**record))
+                except (ValueError, TypeError) as error:
+                    raise InputError(f"prompts {path}, {place}: {error}") from error
     except OSError as error:
         raise InputError(f"prompts {path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"prompts {path}: not text in UTF-8: {error.reason}") from error
-    prompts = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                prompts.append(StoryPrompt(**json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise InputError(f"prompts {path}, line {number}: {error}") from error
     if not prompts:
         raise InputError(f"prompts {path}: holds no prompt")
     return prompts

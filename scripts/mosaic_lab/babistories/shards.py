@@ -1,4 +1,4 @@
-"""Work in shards: shared by processes, resumed, each shard the same whoever makes it."""
+"""Work in shards that processes share and later runs resume; each shard is the same whoever makes it."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -19,10 +19,10 @@ class Stage:
     """Records to make, in shards.
 
     Args:
-        name (`str`): of its files.
-        num_records (`int`): in all.
-        shard_size (`int`): records in a shard; the last one may have fewer.
-        make (`Callable`): told the numbers of a shard's records and a seed, makes them from these only.
+        name (`str`): prefix of the shards' files.
+        num_records (`int`): number of records in all shards.
+        shard_size (`int`): records per shard; the last one may have fewer.
+        make (`Callable`): makes a shard's records from their numbers and a seed, and from nothing else.
     """
 
     name: str
@@ -41,13 +41,16 @@ class Stage:
         }
 
 
-def run_stage(stage: Stage, folder: Path, seed: int, state: PartialState) -> None:
+def run_stage(stage: Stage, folder: Path, seed: int, state: PartialState) -> Iterator[dict[str, Any]]:
     """Makes the shards that are missing in `folder`, and waits for those of other processes.
 
-    A file is there once its shard is finished, and is never made again.
+    A shard's file appears once it is complete, and is never made again.
+
+    Returns:
+        `Iterator[dict]`: the records of all shards, in order, read one by one.
     """
     shards = list(stage.shards(folder).items())
-    # All processes look at the same moment, between two meetings.
+    # All processes look between two barriers, and so see the same files.
     state.wait_for_everyone()
     missing = [shard for shard in shards if not shard[0].exists()]
     state.wait_for_everyone()
@@ -56,10 +59,10 @@ def run_stage(stage: Stage, folder: Path, seed: int, state: PartialState) -> Non
         records = stage.make(numbers, f"{seed}/{path.stem}")
         write_text(path, "".join(json.dumps(record) + "\n" for record in records))
     state.wait_for_everyone()
+    return _read(path for path, _ in shards)
 
 
-def read_stage(stage: Stage, folder: Path) -> Iterator[dict[str, Any]]:
-    """The records of all shards, in order."""
-    for path in stage.shards(folder):
+def _read(paths: Iterator[Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
         with open(path, encoding="utf-8") as file:
             yield from map(json.loads, file)

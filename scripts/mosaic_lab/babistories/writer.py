@@ -1,4 +1,4 @@
-"""Texts from a language model: a batch of requests at a time, padded on the left."""
+"""Asks a language model for texts: a batch of requests at a time, padded on the left."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from mosaic_lab.training.tokenizer import load_tokenizer
 
 
 class ModelWriter:
-    """Answers requests with a model and the sampling that the options name.
+    """Answers requests with the model and the sampling parameters of the options.
 
     Raises:
         InputError: for a model that cannot be loaded.
@@ -31,12 +31,15 @@ class ModelWriter:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
     def answer(self, requests: Sequence[str], seed: str, openings: Sequence[str] | None = None) -> list[str]:
-        """What the model writes, opening included; depends on the arguments and the batch size only.
+        """Samples an answer to each request; they depend on the arguments and the batch size only.
 
         Args:
             requests (`Sequence[str]`): in plain words.
-            seed (`str`): of the tokens that are drawn.
-            openings (`Sequence[str]`, *optional*): how each answer begins.
+            seed (`str`): seed of the sampling.
+            openings (`Sequence[str]`, *optional*): first words of each answer.
+
+        Returns:
+            `list[str]`: the answers, openings included.
 
         Raises:
             InputError: if a request and its answer are longer than the model can read.

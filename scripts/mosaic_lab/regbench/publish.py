@@ -1,6 +1,5 @@
 """RegBench as a folder that `datasets` and the Hub know how to read: parquet files and a card."""
 
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 from datasets import DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import write_text
+from mosaic_lab.core.dataset_folder import check_free, write_dataset
 from mosaic_lab.core.shipped import shipped
 from mosaic_lab.regbench.automata import ALPHABET, NUM_SYMBOLS, SEPARATOR, STATES
 from mosaic_lab.regbench.data import NUM_STRINGS, Sizes, load
@@ -40,27 +38,16 @@ class PublishArguments:
 
 
 def publish(folder: str, arguments: PublishArguments) -> None:
-    """Writes the splits and the card beside `folder`, and moves them there once they are complete.
+    """Draws the splits, and writes them with a card to a new folder.
 
     Raises:
         InputError: if there is something at `folder`, or if it cannot be written.
     """
-    target = Path(folder)
-    if target.exists():
-        raise InputError(f"folder {folder}: there is something already")
-    partial = target.with_name(f"{target.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / "data").mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"folder {folder}: cannot be written: {error.strerror}") from error
+    # Before the work, not after it.
+    check_free(folder)
     recipe = asdict(arguments)
     splits = load(Sizes(**recipe))
-    for split, rows in splits.items():
-        rows.with_format(None).to_parquet(partial / "data" / f"{split}-00000-of-00001.parquet")
-    card = make_card(target.absolute().name, splits, recipe)
-    write_text(partial / "README.md", f"{card}\n")
-    partial.replace(target)
+    write_dataset(folder, splits, str(make_card(Path(folder).absolute().name, splits, recipe)))
     sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
     print(f"The data set is in {folder}: {sizes} sequences")
 

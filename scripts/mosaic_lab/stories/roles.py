@@ -1,21 +1,17 @@
-"""Who and what can take part in a story, and how a plot draws them.
-
-A plot names its roles ("hero", "toy", ...) and gives each a drawer, a function of the random generator and
-of the roles drawn before it. The texts of the plot hold roles and their forms: `{hero}`,
-`{hero.he}`, `{toy.a}`.
-"""
+"""Who and what can take part in a story, and how a plot draws them."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
-
-from mosaic_lab.stories.vocabulary import ADULTS, BOY_ANIMALS, BOYS, GIRL_ANIMALS, GIRLS, TRAITS, Facts
 
 Cast = dict[str, Any]
 Drawer = Callable[[random.Random, Cast], Any]
+# A table itself, the name of one, or `role.field`: a fact about a role drawn before.
+Pool = str | Sequence[Any] | Mapping[str, Any]
 
 PRONOUNS = {
     "female": ("she", "her", "her"),
@@ -24,8 +20,12 @@ PRONOUNS = {
 }
 
 
+class Facts(SimpleNamespace):
+    """A row of a table: facts that belong together."""
+
+
 def with_article(phrase: str) -> str:
-    """The phrase after the indefinite article that fits its first letter (no silent h or 'uni-' here)."""
+    """Puts the indefinite article that fits the first letter (no silent h or 'uni-' here) before a phrase."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
@@ -105,7 +105,7 @@ class Fork:
     branches: Mapping[str, Sequence[Beat]]
 
 
-Beat = tuple[str, ...] | Fork
+Beat = Sequence[str] | Fork
 
 
 @dataclass(frozen=True)
@@ -116,84 +116,139 @@ class Plot:
     roles: Mapping[str, Drawer]
     beats: Sequence[Beat]
 
+    def draw_cast(self, rng: random.Random) -> Cast:
+        """Draws all roles; each may depend on those before it."""
+        cast: Cast = {}
+        for role, draw in self.roles.items():
+            cast[role] = draw(rng, cast)
+        return cast
 
-def _gender(rng: random.Random, cast: Cast, unlike: str | None) -> str:
-    if unlike is None:
-        return rng.choice(("female", "male"))
-    return "male" if cast[unlike].gender == "female" else "female"
+
+def fact(path: str, cast: Cast) -> Any:
+    """The fact `role.field` about a row, or about a being that was drawn from a table of rows."""
+    role, _, field = path.partition(".")
+    value = cast[role]
+    return getattr(value.facts if isinstance(value, Being) else value, field)
 
 
-def child(traits: Sequence[str] = TRAITS, unlike: str | None = None) -> Drawer:
-    """A girl or a boy with a name that the story has not used; of the other gender than the role `unlike`."""
+class Drawers:
+    """Ways to draw a role: `{draw: child, unlike: hero}` in a plot calls `child(unlike="hero")`.
 
-    def draw(rng: random.Random, cast: Cast) -> Being:
-        gender = _gender(rng, cast, unlike)
+    Args:
+        tables (`Mapping`): words and rows by name. Names of people and animals come from `girls`, `boys`,
+            `girl_animals`, `boy_animals` and `adults`.
+    """
+
+    def __init__(self, tables: Mapping[str, Any]):
+        self._tables = tables
+
+    def child(self, traits: Pool = "traits", unlike: str | None = None) -> Drawer:
+        """A girl or a boy with a name that is new in the story; not of the gender of the role `unlike`."""
+
+        def draw(rng: random.Random, cast: Cast) -> Being:
+            gender, name = self._name(rng, cast, unlike, "girls", "boys")
+            kind = "girl" if gender == "female" else "boy"
+            return Being(name, kind, gender, rng.choice(self._entries(traits, cast)))
+
+        return draw
+
+    def named_animal(self, kinds: Pool, traits: Pool = "traits", unlike: str | None = None) -> Drawer:
+        """An animal of one of the kinds, with a name."""
+
+        def draw(rng: random.Random, cast: Cast) -> Being:
+            gender, name = self._name(rng, cast, unlike, "girl_animals", "boy_animals")
+            kind = rng.choice(self._entries(kinds, cast))
+            return Being(name, kind, gender, rng.choice(self._entries(traits, cast)))
+
+        return draw
+
+    def adult(self, groups: Sequence[str] = ("mother", "father")) -> Drawer:
+        """One of the hero's family; the groups are rows of the table `adults`."""
+
+        def draw(rng: random.Random, cast: Cast) -> Being:
+            group = rng.choice(groups)
+            row = self._tables["adults"][group]
+            return Being(rng.choice(row.names), group, row.gender)
+
+        return draw
+
+    def stranger(
+        self, pool: Pool, having: Mapping[str, str] | None = None, lacking: Mapping[str, str] | None = None
+    ) -> Drawer:
+        """Somebody without a name, called "the owl": rows of the pool have `kind`, `traits` and `gender`.
+
+        `having: {skill: trap.skills}` keeps those whose skill is one of the skills of the trap, and `lacking`
+        the others.
+        """
+
+        def draw(rng: random.Random, cast: Cast) -> Being:
+            rows = self._entries(pool, cast)
+            for field, path in (having or {}).items():
+                wanted = fact(path, cast)
+                rows = [row for row in rows if getattr(row, field) in wanted]
+            for field, path in (lacking or {}).items():
+                unwanted = fact(path, cast)
+                rows = [row for row in rows if getattr(row, field) not in unwanted]
+            row = rng.choice(rows)
+            return Being(f"the {row.kind}", row.kind, row.gender, rng.choice(row.traits), row)
+
+        return draw
+
+    def item(self, pool: Pool) -> Drawer:
+        """A noun of the pool and one of its adjectives."""
+
+        def draw(rng: random.Random, cast: Cast) -> Item:
+            table = self._resolve(pool, cast)
+            noun = rng.choice(list(table))
+            return Item(noun, rng.choice(table[noun]))
+
+        return draw
+
+    def one_of(self, pool: Pool, other_than: Sequence[str] = ()) -> Drawer:
+        """An entry of the pool, a word or a row, that none of the roles `other_than` is."""
+
+        def draw(rng: random.Random, cast: Cast) -> Any:
+            taken = [cast[role] for role in other_than]
+            return rng.choice([entry for entry in self._entries(pool, cast) if entry not in taken])
+
+        return draw
+
+    def fact(self, of: str) -> Drawer:
+        """A fact about a role, `role.field`, under a name of its own."""
+        return lambda rng, cast: fact(of, cast)
+
+    def entry(self, table: str, key: str) -> Drawer:
+        """The row of a table that a fact about a role, `role.field`, names."""
+        return lambda rng, cast: self._tables[table][fact(key, cast)]
+
+    def brother_or_sister(self, of: str) -> Drawer:
+        """What the role is to a sibling: "brother"."""
+        return lambda rng, cast: "brother" if cast[of].gender == "male" else "sister"
+
+    def with_article(self, of: str) -> Drawer:
+        """A role after its indefinite article: "an umbrella"."""
+        return lambda rng, cast: with_article(cast[of])
+
+    def with_the(self, of: str) -> Drawer:
+        """A role with "the" for its indefinite article: "the marble" for "a blue marble"."""
+        return lambda rng, cast: "the " + cast[of].split(" ", 1)[1]
+
+    def _resolve(self, pool: Pool, cast: Cast) -> Any:
+        if not isinstance(pool, str):
+            return pool
+        return fact(pool, cast) if "." in pool else self._tables[pool]
+
+    def _entries(self, pool: Pool, cast: Cast) -> Sequence[Any]:
+        entries = self._resolve(pool, cast)
+        return sorted(entries) if isinstance(entries, Mapping) else entries
+
+    def _name(
+        self, rng: random.Random, cast: Cast, unlike: str | None, female: str, male: str
+    ) -> tuple[str, str]:
+        if unlike is None:
+            gender = rng.choice(("female", "male"))
+        else:
+            gender = "male" if cast[unlike].gender == "female" else "female"
         taken = {role.name for role in cast.values() if isinstance(role, Being)}
-        name = rng.choice([name for name in (GIRLS if gender == "female" else BOYS) if name not in taken])
-        return Being(name, "girl" if gender == "female" else "boy", gender, rng.choice(traits))
-
-    return draw
-
-
-def named_animal(kinds: Sequence[str], traits: Sequence[str] = TRAITS, unlike: str | None = None) -> Drawer:
-    """An animal of one of the kinds, with a name."""
-
-    def draw(rng: random.Random, cast: Cast) -> Being:
-        gender = _gender(rng, cast, unlike)
-        taken = {role.name for role in cast.values() if isinstance(role, Being)}
-        name = rng.choice(
-            [n for n in (GIRL_ANIMALS if gender == "female" else BOY_ANIMALS) if n not in taken]
-        )
-        kind = rng.choice(kinds)
-        return Being(name, kind, gender, rng.choice(traits))
-
-    return draw
-
-
-def adult(*groups: str) -> Drawer:
-    """One of the hero's family: the groups are keys of ADULTS; a mother or a father if none."""
-
-    def draw(rng: random.Random, cast: Cast) -> Being:
-        group = rng.choice(groups or ("mother", "father"))
-        names, gender = ADULTS[group]
-        return Being(rng.choice(names), group, gender)
-
-    return draw
-
-
-def stranger(pool: Sequence[Facts], where: Callable[[Facts, Cast], bool] | None = None) -> Drawer:
-    """Someone without a name, called "the owl" or "the baker"; each entry has kind, traits and gender."""
-
-    def draw(rng: random.Random, cast: Cast) -> Being:
-        facts = rng.choice([facts for facts in pool if where is None or where(facts, cast)])
-        return Being(f"the {facts.kind}", facts.kind, facts.gender, rng.choice(facts.traits), facts)
-
-    return draw
-
-
-def item(pool: Mapping[str, Sequence[str]] | str) -> Drawer:
-    """A noun of the pool and one of its adjectives; a string names a role's field: "trap.toys"."""
-
-    def draw(rng: random.Random, cast: Cast) -> Item:
-        table = pool
-        if isinstance(table, str):
-            role, field = table.split(".")
-            table = getattr(cast[role], field)
-        noun = rng.choice(list(table))
-        return Item(noun, rng.choice(table[noun]))
-
-    return draw
-
-
-def fact_of(role: str, field: str) -> Drawer:
-    """A fact about somebody drawn before, under a name of its own: the helper's favourite food."""
-    return lambda rng, cast: getattr(cast[role].facts, field)
-
-
-def one_of(pool: Sequence[Any], where: Callable[[Any, Cast], bool] | None = None) -> Drawer:
-    """One entry of the pool: a string, or a row of facts that belong together."""
-
-    def draw(rng: random.Random, cast: Cast) -> Any:
-        return rng.choice([entry for entry in pool if where is None or where(entry, cast)])
-
-    return draw
+        names = self._tables[female if gender == "female" else male]
+        return gender, rng.choice([name for name in names if name not in taken])

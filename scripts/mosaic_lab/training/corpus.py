@@ -1,7 +1,8 @@
-"""Stories from files, folders, the Hub or the embedded generator, as `datasets` with one column `text`."""
+"""Loads stories from files, folders, the Hub or the embedded grammar: `datasets` with one column `text`."""
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,28 +13,32 @@ from datasets.data_files import DataFilesDict, get_data_patterns
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 
-import mosaic_lab.stories.grammar
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.hub_access import first_line
+from mosaic_lab.stories import grammar
+from mosaic_lab.stories.loading import text_folder
 from mosaic_lab.training.options import EMBEDDED_CORPUS, DataArguments
 
 END_OF_TEXT = "<|endoftext|>"
 TEXT = Features({"text": Value("string")})
+# The files of the released BabiStories, whose names `datasets` does not take for those of splits.
+RELEASED_SPLITS = {"traindataset.txt": "train", "valdataset.txt": "validation"}
 
 
 def load_stories(arguments: DataArguments) -> tuple[Dataset, Dataset | None]:
-    """The stories to train on and those to validate on, read once and cached by `datasets`.
+    """Loads the training and the validation stories; `datasets` caches them, so that they are read once.
 
     Args:
-        arguments (`DataArguments`): where the stories are. A folder's files belong to the split in their
-            names, as `datasets` reads them (`validation.jsonl`, `test-00000.parquet`), else to training.
+        arguments (`DataArguments`): where the stories are. A file in a folder belongs to the split in its
+            name, as `datasets` reads names (`validation.jsonl`, `test-00000.parquet`; `traindataset.txt` and
+            `valdataset.txt` too), and to training if there is none.
 
     Returns:
-        `tuple[Dataset, Dataset | None]`: a column `text` each; no validation stories if the data has none and
-        `validation_fraction` is 0.
+        `tuple[Dataset, Dataset | None]`: training and validation stories, each with a column `text`. `None`
+        if the data have no validation split and `validation_fraction` is 0.
 
     Raises:
-        InputError: for data that is missing, empty or cannot be read; the message names the file and line.
+        InputError: for data that are missing, empty or unreadable; the message names the file and line.
     """
     splits = load_splits(arguments)
     _refuse_without_training_split(arguments, splits)
@@ -51,10 +56,10 @@ def load_stories(arguments: DataArguments) -> tuple[Dataset, Dataset | None]:
 
 
 def stream_stories(arguments: DataArguments) -> tuple[IterableDataset, Dataset | None]:
-    """`load_stories` for data that fits neither into memory nor twice on the disk: read while training.
+    """Reads stories while training: `load_stories` for data that are too large to be copied into a cache.
 
-    Validation stories are those of the validation split; none are held out, since nobody knows how many there
-    are. Wrong data are found when they are read.
+    Validation stories come from the validation split only: how many stories could be held out of a stream is
+    not known. Errors in the data are raised when they are reached.
     """
     source, column = Path(arguments.dataset).expanduser(), arguments.text_column
     if arguments.dataset == EMBEDDED_CORPUS:
@@ -86,15 +91,12 @@ def _refuse_without_training_split(arguments: DataArguments, splits: dict) -> No
 
 
 def load_splits(arguments: DataArguments) -> dict[str, Dataset]:
-    """All splits of the data; a single file and the embedded stories are `train_split`."""
+    """Loads all splits of the data; a single file, and the embedded stories, are `train_split`."""
     source = Path(arguments.dataset).expanduser()
     if arguments.dataset == EMBEDDED_CORPUS:
         told = {"num_stories": arguments.num_stories, "seed": arguments.corpus_seed}
-        return {
-            arguments.train_split: _cached(
-                _tell, told, sorted(Path(mosaic_lab.stories.grammar.__file__).parent.glob("*.py"))
-            )
-        }
+        engine, text = Path(grammar.__file__).parent.glob("*.py"), text_folder().glob("*.yaml")
+        return {arguments.train_split: _cached(_tell, told, sorted([*engine, *text]))}
     if source.is_dir():
         files = _list_files(source)
         return {split: _read(paths, arguments.text_column) for split, paths in files.items()}
@@ -106,11 +108,15 @@ def load_splits(arguments: DataArguments) -> dict[str, Dataset]:
 
 
 def _tell(num_stories: int, seed: int) -> Iterator[dict[str, str]]:
-    for story in mosaic_lab.stories.grammar.tell_stories(num_stories, seed):
+    for story in grammar.tell_stories(num_stories, seed):
         yield {"text": story}
 
 
 def _list_files(folder: Path) -> dict[str, list[Path]]:
+    # First, since the authors' own preparation leaves train.bin beside them, which looks like a split.
+    released = {split: sorted(folder.rglob(name)) for name, split in RELEASED_SPLITS.items()}
+    if any(released.values()):
+        return {split: paths for split, paths in released.items() if paths}
     try:
         patterns = get_data_patterns(str(folder))
         files = DataFilesDict.from_local_or_remote(patterns, str(folder), allowed_extensions=list(READERS))
@@ -128,7 +134,7 @@ def _read(paths: list[Path], text_column: str) -> Dataset:
 
 
 def _cached(generator: Callable, arguments: dict, sources: list[Path]) -> Dataset:
-    """The generator's stories; those of an earlier run unless arguments, sources or this code changed."""
+    """Caches the generator's stories until its arguments, its sources or this code change."""
     try:
         stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (*sources, Path(__file__))]
         fingerprint = Hasher.hash([generator.__name__, arguments, stamps])
@@ -142,7 +148,7 @@ def _cached(generator: Callable, arguments: dict, sources: list[Path]) -> Datase
 
 
 def _download(arguments: DataArguments, **options) -> DatasetDict:
-    """A Hub dataset, reduced to its text column."""
+    """Loads a Hub dataset, reduced to its text column."""
     name, column = arguments.dataset, arguments.text_column
     try:
         splits = load_dataset(name, arguments.dataset_config, **options)
@@ -158,10 +164,15 @@ def _download(arguments: DataArguments, **options) -> DatasetDict:
 
 
 def read_stories(paths: list[str], text_column: str) -> Iterator[dict[str, str]]:
-    """The stories of some files, one after the other, without blank ones.
+    """Reads the stories of some files, one file after the other, without blank ones.
 
-    A text file's stories end with `<|endoftext|>` if that occurs in it, else with a blank line. JSON lines
-    are objects with a column `text_column`, or plain strings; a JSON file may also be one array of them.
+    Stories in a text file end with `<|endoftext|>` if that occurs in it, and with a blank line otherwise. If
+    its first lines are JSON strings, as in the released BabiStories, every line is one story. JSON lines are
+    objects with a column `text_column`, or strings; a JSON file may also be one array of these.
+
+    Args:
+        paths (`list[str]`): files with a suffix in `READERS`.
+        text_column (`str`): column or key of the story.
 
     Raises:
         InputError: for a file that cannot be read or holds no story.
@@ -185,6 +196,13 @@ def read_stories(paths: list[str], text_column: str) -> Iterator[dict[str, str]]
 
 def _read_text(path: str, text_column: str) -> Iterator[str]:
     with open(path, encoding="utf-8") as file:
+        if _begins_with_json_strings(file):
+            try:
+                yield from _read_json(path, text_column)
+            except InputError as error:
+                raise InputError(f"{error} (its first lines are JSON strings, so all must be)") from error
+            return
+        file.seek(0)
         is_marked = any(END_OF_TEXT in line for line in file)
         file.seek(0)
         story = []
@@ -200,36 +218,70 @@ def _read_text(path: str, text_column: str) -> Iterator[str]:
         yield "".join(story).strip()
 
 
+def _begins_with_json_strings(file: TextIO) -> bool:
+    """Whether the first line is a JSON string and the second one may be; blank lines do not count.
+
+    One line is not enough: a plain story may begin with a line of dialogue, in quotation marks.
+    """
+    lines = list(islice((line.strip() for line in file if line.strip()), 2))
+    if not lines or not all(line.startswith('"') for line in lines):
+        return False
+    try:
+        json.loads(lines[0])
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
 def _read_json(path: str, text_column: str) -> Iterator[str]:
     with open(path, encoding="utf-8") as file:
         is_array = next((line.lstrip()[0] for line in file if line.strip()), "") == "["
         file.seek(0)
-        for place, record in (_parse_array if is_array else _parse_lines)(path, file):
+        for place, record in (_parse_array if is_array else parse_lines)(path, file):
             story = record.get(text_column) if isinstance(record, dict) else record
             if not isinstance(story, str):
                 found = f", only {', '.join(record)}" if isinstance(record, dict) else ""
                 raise InputError(
                     f"{path}, {place}: neither a string nor an object with a string {text_column!r}{found}"
                 )
+            try:
+                story.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"{path}, {place}: not Unicode: a lone surrogate, character {error.start + 1}"
+                ) from error
             yield story.strip()
 
 
 def _parse_array(path: str, file: TextIO) -> Iterator[tuple[str, Any]]:
-    try:
-        records = json.load(file)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
+    records = _parse(file.read(), path, 1)
     yield from ((f"item {number}", record) for number, record in enumerate(records, start=1))
 
 
-def _parse_lines(path: str, file: TextIO) -> Iterator[tuple[str, Any]]:
+def parse_lines(path: str, file: TextIO) -> Iterator[tuple[str, Any]]:
+    """Parses JSON lines; blank ones are left out.
+
+    Returns:
+        `Iterator[tuple[str, Any]]`: `line n`, and what is in that line.
+
+    Raises:
+        InputError: for a line that is not JSON; the message names the file and line.
+    """
     for number, line in enumerate(file, start=1):
         if line.strip():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {number}: not JSON: {error.msg}") from error
-            yield f"line {number}", record
+            yield f"line {number}", _parse(line, path, number)
+
+
+def _parse(text: str, path: str, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {line + error.lineno - 1}: not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}, line {line}: nested too deeply") from error
+    except ValueError as error:
+        # A number of thousands of digits.
+        raise InputError(f"{path}, line {line}: {first_line(error)}") from error
 
 
 def _read_parquet(path: str, text_column: str) -> Iterator[str]:
@@ -238,8 +290,11 @@ def _read_parquet(path: str, text_column: str) -> Iterator[str]:
             raise InputError(
                 f"{path}: no text_column {text_column!r}, only {', '.join(file.schema_arrow.names)}"
             )
+        kind = file.schema_arrow.field(text_column).type
         for batch in file.iter_batches(columns=[text_column]):
             for story in batch.column(0).to_pylist():
+                if not isinstance(story, str | None):
+                    raise InputError(f"{path}: text_column {text_column!r} holds {kind}, not text")
                 yield story or ""
 
 

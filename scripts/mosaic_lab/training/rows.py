@@ -1,4 +1,4 @@
-"""Rows of tokens: stories, each followed by the end-of-text token, cut into pieces of equal length."""
+"""Packs stories, each followed by the end-of-text token, into rows of equal length."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -11,25 +11,25 @@ from transformers import PreTrainedTokenizerBase, default_data_collator
 
 from mosaic_lab.core.errors import InputError
 
-# What is left of a batch's tokens after its last full row is dropped.
-STORIES_A_BATCH = 10_000
-# The same for a stream, and out of how many stories it draws the next one: both are held in memory.
-STREAMED_A_BATCH, STREAMED_TO_DRAW_FROM = 1_000, 1_000
+# Stories per batch; the tokens after a batch's last full row are dropped.
+STORIES_PER_BATCH = 10_000
+# The same for a stream, and the size of its shuffle buffer: both are held in memory.
+STREAMED_PER_BATCH, SHUFFLE_BUFFER = 1_000, 1_000
 
 
 def pack_rows(
     stories: Dataset, tokenizer: PreTrainedTokenizerBase, block_size: int, num_proc: int | None = None
 ) -> Dataset:
-    """Tokenises stories, and packs them into rows without padding. A second call takes the rows of the first.
+    """Tokenises stories and packs them into rows without padding; the rows are cached by their contents.
 
     Args:
         stories (`Dataset`): a column `text`.
         tokenizer (`PreTrainedTokenizerBase`): with an end-of-text token.
-        block_size (`int`): tokens a row.
-        num_proc (`int`, *optional*): processes that tokenise.
+        block_size (`int`): tokens per row.
+        num_proc (`int`, *optional*): number of processes that tokenise.
 
     Returns:
-        `Dataset`: a column `input_ids`, `block_size` tokens in each row.
+        `Dataset`: a column `input_ids` with `block_size` tokens per row.
 
     Raises:
         InputError: if the stories do not fill one row.
@@ -37,12 +37,12 @@ def pack_rows(
     vocabulary = (
         tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
     )
-    # The tokenizer's own hash changes when it is used.
-    key = [stories._fingerprint, vocabulary, tokenizer.eos_token_id, block_size, STORIES_A_BATCH]
+    # Not the hash that `datasets` would take: a tokenizer changes when it is used.
+    key = [stories._fingerprint, vocabulary, tokenizer.eos_token_id, block_size, STORIES_PER_BATCH]
     rows = stories.map(
         _pack_batch,
         batched=True,
-        batch_size=STORIES_A_BATCH,
+        batch_size=STORIES_PER_BATCH,
         remove_columns=stories.column_names,
         features=Features({"input_ids": List(Value("int32"))}),
         fn_kwargs={"tokenizer": tokenizer, "block_size": block_size},
@@ -58,19 +58,28 @@ def pack_rows(
 def stream_rows(
     stories: IterableDataset, tokenizer: PreTrainedTokenizerBase, block_size: int, seed: int
 ) -> IterableDataset:
-    """`pack_rows` of stories that are drawn, tokenised and packed as they come, again and again without end.
+    """Shuffles, tokenises and packs a stream of stories, over and over without end.
 
-    Rows come in the same order whenever they are asked for, so that a run is resumed by passing over those
-    that it has seen. The order is random among neighbours: that of the data should not matter beyond.
+    The order of the rows depends on the seed only, so that a resumed run can skip those that it has seen.
+    Stories are shuffled within a buffer: data in a systematic order should be shuffled before.
+
+    Args:
+        stories (`IterableDataset`): a column `text`.
+        tokenizer (`PreTrainedTokenizerBase`): with an end-of-text token.
+        block_size (`int`): tokens per row.
+        seed (`int`): seed of the order.
+
+    Returns:
+        `IterableDataset`: a column `input_ids` with `block_size` tokens per row.
 
     Raises:
         InputError: if the stories do not fill one row.
     """
-    drawn = stories.shuffle(seed, buffer_size=STREAMED_TO_DRAW_FROM)
+    drawn = stories.shuffle(seed, buffer_size=SHUFFLE_BUFFER)
     rows = drawn.map(
         _pack_batch,
         batched=True,
-        batch_size=STREAMED_A_BATCH,
+        batch_size=STREAMED_PER_BATCH,
         remove_columns="text",
         features=Features({"input_ids": List(Value("int32"))}),
         fn_kwargs={"tokenizer": tokenizer, "block_size": block_size},
@@ -90,7 +99,7 @@ def _pack_batch(batch: dict, tokenizer: PreTrainedTokenizerBase, block_size: int
 
 
 def collate_rows(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
-    """A batch whose labels are its tokens; the models shift them."""
-    # Streamed rows are arrays of 32 bits.
+    """Stacks rows to a batch whose labels are its tokens; the models shift them."""
+    # Streamed rows are arrays of int32.
     ids_BT = default_data_collator(rows)["input_ids"].long()
     return {"input_ids": ids_BT, "labels": ids_BT.clone()}

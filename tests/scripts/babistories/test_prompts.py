@@ -4,8 +4,14 @@ import random
 import pytest
 from transformers import GPT2Tokenizer
 
-from mosaic_lab.babistories.prompts import FEATURES, StoryPrompt, as_model_input, draw_prompt, read_prompts
-from mosaic_lab.babistories.words import ADJECTIVES, NOUNS, VERBS
+from mosaic_lab.babistories.prompts import (
+    FEATURES,
+    StoryPrompt,
+    as_model_input,
+    draw_prompt,
+    load_words,
+    read_prompts,
+)
 from mosaic_lab.core.errors import InputError
 
 FULL = StoryPrompt("jump", "kite", "red", ("dialogue", "moral"), "Lily", "One day, a")
@@ -42,9 +48,13 @@ def test_a_chat_template_is_preferred_and_the_answer_stays_open():
 
 
 def test_drawn_prompts_vary_and_fill_up_what_is_asked():
+    words = load_words()
     prompts = [draw_prompt(random.Random(i), ["Tom", "Mia"], ["Once", "One day"]) for i in range(300)]
     assert all(
-        prompt.verb in VERBS and prompt.noun in NOUNS and prompt.adjective in ADJECTIVES for prompt in prompts
+        prompt.verb in words["verbs"]
+        and prompt.noun in words["nouns"]
+        and prompt.adjective in words["adjectives"]
+        for prompt in prompts
     )
     assert {feature for prompt in prompts for feature in prompt.features} == set(FEATURES)
     assert {len(prompt.features) for prompt in prompts} == {0, 1, 2, 3}
@@ -57,7 +67,8 @@ def test_drawn_prompts_vary_and_fill_up_what_is_asked():
 
 
 def test_word_lists_have_some_hundreds_of_distinct_simple_words():
-    for words in (VERBS, NOUNS, ADJECTIVES):
+    assert list(load_words()) == ["verbs", "nouns", "adjectives"]
+    for words in load_words().values():
         assert len(words) > 200 and len(set(words)) == len(words)
         assert all(word.replace("-", "").isalpha() and word.islower() for word in words)
 
@@ -71,7 +82,8 @@ def test_reads_prompts(tmp_path):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("{", "line 2: Expecting property name"),
+        ("{", "line 2: not JSON: Expecting property name"),
+        ("[" * 100_000, "line 2: nested too deeply"),
         ("[1]", "line 2: "),
         ('{"color": "red"}', "line 2: .*'color'"),
         ('{"verb": 3}', "line 2: verb must be a string, not 3"),

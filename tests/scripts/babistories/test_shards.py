@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mosaic_lab.babistories.shards import Stage, read_stage, run_stage
+from mosaic_lab.babistories.shards import Stage, run_stage
 
 
 def process(index=0, count=1, wait=lambda: None):
@@ -22,8 +22,7 @@ def contents(folder):
 
 def test_records_come_back_in_order(tmp_path):
     stage = Stage("tales", 7, 3, record)
-    run_stage(stage, tmp_path, 5, process())
-    records = list(read_stage(stage, tmp_path))
+    records = list(run_stage(stage, tmp_path, 5, process()))
     assert [entry["number"] for entry in records] == list(range(7))
     assert [entry["seed"] for entry in records] == [f"5/tales-{shard:05}" for shard in (0, 0, 0, 1, 1, 1, 2)]
     assert sorted(contents(tmp_path)) == [f"tales-{shard:05}.jsonl" for shard in range(3)]
@@ -61,6 +60,6 @@ def test_finished_shards_are_kept_and_unfinished_ones_leave_nothing(tmp_path):
         run_stage(stage, tmp_path, 0, process())
     assert sorted(contents(tmp_path)) == ["tales-00000.jsonl", "tales-00001.jsonl"]
     made.append("again")
-    run_stage(stage, tmp_path, 0, process())
+    records = run_stage(stage, tmp_path, 0, process())
     assert made == [0, 2, "again", 4, 6, 8]
-    assert [entry["number"] for entry in read_stage(stage, tmp_path)] == list(range(10))
+    assert [entry["number"] for entry in records] == list(range(10))

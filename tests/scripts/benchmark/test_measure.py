@@ -1,8 +1,10 @@
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from mosaic_lab.benchmark import measure
 from mosaic_lab.benchmark.hardware import describe_hardware
 from mosaic_lab.benchmark.measure import measure_peak_memory, seconds_per_call, take_turns
 from mosaic_lab.benchmark.ratios import compute_ratio
@@ -20,12 +22,15 @@ def test_contestants_take_turns_and_the_first_round_does_not_count():
     assert seconds == {"a": [3, 5], "b": [4, 6]}
 
 
-def test_short_runs_are_repeated():
-    calls = []
-    assert seconds_per_call(lambda: calls.append(1), "cpu", 0.01) > 0
-    assert len(calls) > 1
-    seconds_per_call(calls.clear, "cpu", 0.0)
-    assert not calls
+def test_short_runs_are_repeated(monkeypatch):
+    now = [0.0]
+
+    def run():
+        now[0] += 0.25
+
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert seconds_per_call(run, "cpu", 0.9) == 0.25 and now == [1.0]
+    assert seconds_per_call(run, "cpu", 0.0) == 0.25 and now == [1.25]
 
 
 def test_ratio_is_the_median_of_the_rounds():

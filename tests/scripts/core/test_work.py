@@ -1,7 +1,6 @@
 import json
 import multiprocessing
 import os
-import time
 
 import numpy as np
 import pytest
@@ -17,24 +16,32 @@ POINTS = [Point(f"run{number}", {"number": number, "sizes": (1, 2)}) for number 
 def square(point, folder):
     with (folder / "log").open("a") as log:
         log.write(f"{os.getpid()}\n")
-    time.sleep(0.2)
     return {"square": point.options["number"] ** 2}
 
 
-def work(folder, start):
-    start.wait()
-    work_through(POINTS, folder, square)
+def work(folder, meeting):
+    meetings = [meeting]
+
+    def run(point, folder):
+        if meetings:
+            # Until the other process is in a run too, however busy the machine.
+            meetings.pop().wait(60)
+        return square(point, folder)
+
+    # Importing takes a while.
+    meeting.wait()
+    work_through(POINTS, folder, run)
 
 
 def test_processes_share_the_runs(tmp_path):
     """Each run is done once, by one of two processes that both get some."""
     context = multiprocessing.get_context("spawn")
-    start = context.Barrier(2)
-    processes = [context.Process(target=work, args=(tmp_path, start)) for _ in range(2)]
+    meeting = context.Barrier(2)
+    processes = [context.Process(target=work, args=(tmp_path, meeting), daemon=True) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join()
         assert process.exitcode == 0
     workers = [(tmp_path / point.name / "log").read_text().split() for point in POINTS]
     assert all(len(worker) == 1 for worker in workers)

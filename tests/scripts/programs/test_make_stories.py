@@ -1,4 +1,4 @@
-"""From a recipe to a data set, with the grammar and with a tiny model."""
+"""From a recipe to a data set, with the grammar, with a tiny model and with a stub of one."""
 
 import json
 import os
@@ -16,9 +16,9 @@ from huggingface_hub import DatasetCard
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from mosaic_lab.babistories import pipeline
+from mosaic_lab.babistories.card import size_category
 from mosaic_lab.babistories.options import StoryArguments
 from mosaic_lab.babistories.prompts import StoryPrompt
-from mosaic_lab.babistories.publish import size_category
 from mosaic_lab.babistories.writer import ModelWriter
 from mosaic_lab.core.command import CommandParser
 from mosaic_lab.programs import make_stories
@@ -29,7 +29,8 @@ from mosaic_lab.training.options import DataArguments
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "configuration" / "stories").glob("*.yaml"))
 GRAMMAR = {
-    "num_stories": 60, "shard_size": 16, "validation_fraction": 0.2, "train_tokenizer": 320, "block_size": 64
+    "model": "grammar", "num_stories": 60, "shard_size": 16, "validation_fraction": 0.2,
+    "train_tokenizer": 320, "block_size": 64,
 }  # fmt: skip
 
 
@@ -88,15 +89,13 @@ def of_model(model):
 
 def test_datasets_and_training_read_what_is_made(made):
     splits = datasets.load_dataset(str(made))
-    columns = ["text", "verb", "noun", "adjective", "features", "name", "opening"]
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 48, "validation": 12}
-    assert splits["train"].column_names == columns
+    assert splits["train"].column_names == ["text"]
     train, validation = load_stories(DataArguments(dataset=str(made)))
     assert train["text"][:] == splits["train"]["text"][:]
     assert validation["text"][:] == splits["validation"]["text"][:]
-    for row in splits["validation"]:
-        assert row["text"].startswith(row["opening"].rstrip(",")) and row["name"] in row["text"]
-        assert row["verb"] in row["text"] and isinstance(row["features"], list)
+    # Those that training with the embedded stories sees.
+    assert sorted([*train["text"], *validation["text"]]) == sorted(tell_stories(60))
 
 
 def test_card_and_statistics_agree_with_the_stories(made):
@@ -121,40 +120,47 @@ def test_card_and_statistics_agree_with_the_stories(made):
     recipe = yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])
     assert recipe == statistics["recipe"] and recipe["num_stories"] == 60
     assert "{{" not in card.content and "{%" not in card.content and "\n\n\n" not in card.content
+    assert "The only column is `text`." in card.text and "was asked" not in card.text
 
 
 def test_going_on_after_an_interruption_gives_the_same_bytes(made, tmp_path, monkeypatch):
     shards = iter(range(10))
 
-    def stop(prompts, seeds):
+    def stop(*arguments):
         if next(shards) == 2:
             raise KeyboardInterrupt
-        return original(prompts, seeds)
+        return original(*arguments)
 
-    original = pipeline.tell_prompted
+    original = pipeline._tell
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "tell_prompted", stop)
+        patch.setattr(pipeline, "_tell", stop)
         with pytest.raises(SystemExit) as stopped:
             make(tmp_path, **GRAMMAR)
     assert stopped.value.code == 130
-    assert sorted(path.name for path in (tmp_path / "tales").iterdir()) == ["options.json", "shards"]
-    before = contents(tmp_path / "tales" / "shards")
-    assert sorted(before) == ["stories-00000.jsonl", "stories-00001.jsonl"]
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "tales" / "shards").iterdir()}
+    assert not (tmp_path / "tales").exists()
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "tales.shards").iterdir()}
+    names = ["options.json", "stories-00000.jsonl", "stories-00001.jsonl"]
+    assert sorted(path.name for path in stamps) == names
+    del stamps[tmp_path / "tales.shards" / "options.json"]
     again = make(tmp_path, **GRAMMAR)
     assert contents(again) == contents(made)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
 
-def test_a_finished_data_set_can_be_finished_otherwise(made, tmp_path, monkeypatch):
-    """Without telling a story again."""
+def test_a_finished_data_set_can_be_finished_otherwise(made, tmp_path, monkeypatch, capsys):
+    """Once it is moved away, without telling a story again; with the same options, nothing is done."""
     folder = make(tmp_path, **GRAMMAR)
-    monkeypatch.setattr(pipeline, "tell_prompted", None)
+    stamp = (folder / "README.md").stat().st_mtime_ns
+    monkeypatch.setattr(pipeline, "_tell", lambda *arguments: pytest.fail("told again"))
+    capsys.readouterr()
     assert contents(make(tmp_path, **GRAMMAR)) == contents(made)
+    assert (folder / "README.md").stat().st_mtime_ns == stamp and "kept: 60" in capsys.readouterr().out
+    folder.rename(tmp_path / "moved")
     make(tmp_path, **{**GRAMMAR, "validation_fraction": 0})
+    assert contents(tmp_path / "moved") == contents(made)
     assert [path.name for path in (folder / "data").iterdir()] == ["train-00000-of-00001.parquet"]
     assert json.loads((folder / "statistics.json").read_text())["ngram_losses"] is None
-    assert "What counting gets to" not in (folder / "README.md").read_text()
+    assert "n-gram models of the training split" not in (folder / "README.md").read_text()
 
 
 def test_datasets_does_not_mistake_one_folder_for_another(made, tmp_path):
@@ -164,16 +170,24 @@ def test_datasets_does_not_mistake_one_folder_for_another(made, tmp_path):
     assert sum(map(len, datasets.load_dataset(str(smaller)).values())) == 50
 
 
-def test_a_folder_with_other_options_is_refused(made, model, tmp_path, read_error):
+def test_a_folder_with_other_contents_is_refused(made, tmp_path, read_error):
     def error(**options):
-        recipe = write_recipe(tmp_path, output_dir=str(made), **{**GRAMMAR, **options})
+        recipe = write_recipe(tmp_path, **{"output_dir": str(made), **GRAMMAR, **options})
         return read_error(make_stories.main, recipe)
 
     before = contents(made)
     assert "begun with other options: seed 0, not 1;" in error(seed=1)
     assert "num_stories 60, not 61" in error(num_stories=61)
-    assert "prompts_sha256 None, not" in error(prompts=str(model / "prompts.jsonl"))
+    assert "was finished with other options: validation_fraction 0.2, not 0.1;" in error(
+        validation_fraction=0.1
+    )
     assert contents(made) == before
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    (other / "statistics.json").write_text("[]")
+    assert f"folder {other}: there is something already" in error(output_dir=str(other))
+    assert sorted(tmp_path.iterdir()) == [other, tmp_path / "recipe.yaml"]
 
 
 def test_a_model_writes_what_the_prompts_ask_for(model, of_model, tmp_path):
@@ -186,6 +200,11 @@ def test_a_model_writes_what_the_prompts_ask_for(model, of_model, tmp_path):
         assert row["text"].startswith(row["opening"]) and row["text"].endswith(".")
         assert len(row["text"]) > len(row["opening"]) + 10
         assert (row["verb"], row["name"]) == ("run", "Tom") and "[INST]" not in row["text"]
+        assert row["features"] in ([], ["moral"])
+    columns = ["text", "verb", "noun", "adjective", "features", "name", "opening"]
+    assert rows["train"].column_names == columns
+    card = (folder / "README.md").read_text()
+    assert "what was asked for: `verb`, `noun`, `adjective`, `features`, `name`, `opening`." in card
     # Stories that were asked for alike differ.
     assert len(set(rows["train"]["text"][:])) == len(rows["train"])
 
@@ -203,7 +222,7 @@ def test_a_model_goes_on_after_an_interruption(of_model, tmp_path, monkeypatch):
         patch.setattr(ModelWriter, "_continue", stop)
         with pytest.raises(SystemExit):
             make(tmp_path / "stopped", **of_model)
-    assert len(list((tmp_path / "stopped" / "tales" / "shards").iterdir())) == 1
+    assert len(list((tmp_path / "stopped" / "tales.shards").glob("stories-*"))) == 1
     whole, resumed = (make(tmp_path / name, **of_model) for name in ("whole", "stopped"))
     assert contents(whole) == contents(resumed)
 
@@ -245,7 +264,8 @@ def test_names_and_openings_come_from_the_model(of_model, tmp_path, monkeypatch)
     assert len(asked) == 11 and len(set(asked)) == 3
     names = {row["name"] for row in datasets.load_dataset(str(folder), split="train")}
     assert names == {"Ann", "Bob"}
-    assert {path.name for path in (folder / "shards").glob("[no]*")} == {
+    shards = folder.with_name("tales.shards")
+    assert {path.name for path in shards.glob("[no]*-*")} == {
         *(f"names-{shard:05}.jsonl" for shard in range(2)),
         *(f"openings-{shard:05}.jsonl" for shard in range(2)),
     }
@@ -255,10 +275,13 @@ def test_what_a_user_gets_wrong_is_named(model, of_model, tmp_path, read_error):
     def error(**options):
         folder = tmp_path / f"wrong-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
-        return read_error(make_stories.main, write_recipe(folder, output_dir=str(folder / "a"), **options))
+        options = {"output_dir": str(folder / "a"), "model": "grammar", **options}
+        return read_error(make_stories.main, write_recipe(folder, **options))
 
     assert "model /none/there: there is no such folder" in error(model="/none/there")
-    assert "prompts missing.jsonl: cannot be read" in error(prompts="missing.jsonl")
+    assert "model must name a text-generation model, or be grammar" in error(model="")
+    assert "prompts missing.jsonl: cannot be read" in error(**{**of_model, "prompts": "missing.jsonl"})
+    assert "prompts a.jsonl: needs a model; the grammar follows no prompts" in error(prompts="a.jsonl")
     assert "num_stories must be at least 1, not 0" in error(num_stories=0)
     assert "temperature" in error(temperature=0.0)
     assert "positions are fewer" in error(**{**of_model, "max_new_tokens": 500})
@@ -268,8 +291,8 @@ def test_what_a_user_gets_wrong_is_named(model, of_model, tmp_path, read_error):
     assert "load_in_4bit: " in error(**of_model, load_in_4bit=True)
     assert "one story is left" in error(num_stories=1)
     (tmp_path / "file").write_text("")
-    recipe = write_recipe(tmp_path, output_dir=str(tmp_path / "file"), num_stories=1)
-    assert "cannot be written" in read_error(make_stories.main, recipe)
+    assert "there is something already" in error(output_dir=str(tmp_path / "file"))
+    assert "Not a directory" in error(output_dir=str(tmp_path / "file" / "a"))
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

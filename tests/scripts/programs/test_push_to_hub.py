@@ -291,7 +291,7 @@ def test_data_set(run, hub, tmp_path):
     folder = tmp_path / "languages"
     sizes = "--num_train 12 --num_validation 3 --num_test 4 --max_string_length 5".split()
     make_regbench.main([str(folder), *sizes])
-    # What make_stories.py leaves besides: the one belongs to the data set, the other does not.
+    # The statistics of make_stories.py belong to the data set; other files do not.
     (folder / "statistics.json").write_text("{}")
     (folder / "shards").mkdir()
     (folder / "shards" / "stories-00000.jsonl").write_text("{}")
@@ -306,6 +306,7 @@ def test_data_set(run, hub, tmp_path):
 
 
 def test_regbench_folder_must_be_new(tmp_path, read_error):
+    (tmp_path / "thesis.txt").write_text("mine")
     assert "there is something already" in read_error(make_regbench.main, tmp_path)
     error = read_error(make_regbench.main, tmp_path / "new", "--num_test", "0")
     assert "num_test must be at least 1, not 0" in error

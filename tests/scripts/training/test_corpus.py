@@ -33,6 +33,12 @@ def as_json_lines(stories, column="text"):
         ("marked.txt", "<|endoftext|>\n".join(STORIES), STORIES),
         ("inline.txt", "A.<|endoftext|>B.<|endoftext|>C\nc<|endoftext|>", ["A.", "B.", "C\nc"]),
         ("blank.txt", "A.\nAa.\n\nB.\n \n\nC.", ["A.\nAa.", "B.", "C."]),
+        (
+            "dialogue.txt",
+            '"Oh!"\nA cat sat.\n\n"Hi," it said, "cat."',
+            ['"Oh!"\nA cat sat.', '"Hi," it said, "cat."'],
+        ),
+        ("spoken.txt", '"A cat," she said.\n"B."\n\nC.', ['"A cat," she said.\n"B."', "C."]),
         ("objects.jsonl", as_json_lines(STORIES), STORIES),
         ("strings.json", "\n\n".join(json.dumps(story) for story in STORIES), STORIES),
         ("array.json", json.dumps([{"text": story, "source": "x"} for story in STORIES]), STORIES),
@@ -67,6 +73,17 @@ def test_folders_split_by_file_name(tmp_path):
     train, validation = load(tmp_path)
     assert (train["text"][:], validation["text"][:]) == (["a", "b"], ["c"])
     assert load(tmp_path, validation_split="test")[1]["text"][:] == ["d"]
+
+
+def test_released_babistories(tmp_path):
+    """The authors' files: a JSON string per line, and names of splits of their own."""
+    write(tmp_path / "traindataset.txt", "\n" + "".join(json.dumps(story) + "\n" for story in STORIES))
+    write(tmp_path / "valdataset.txt", json.dumps('"Oh!" said\nTom.', ensure_ascii=False))
+    write(tmp_path / "babistories-dataset.7z.001", "7z")
+    write(tmp_path / "train.bin", "what the authors' prepare.py writes")
+    train, validation = load(tmp_path)
+    assert (train["text"][:], validation["text"][:]) == (STORIES, ['"Oh!" said\nTom.'])
+    assert load(tmp_path / "traindataset.txt")[0]["text"][:] == STORIES
 
 
 def test_folder_without_split_names(tmp_path):
@@ -116,6 +133,12 @@ def test_a_changed_file_is_read_again(tmp_path):
         ("other.json", b'["a",\n{"story": "b", "id": 3}]', "item 2: neither a string nor an object with a "),
         ("columns.json", b'[{"story": "b", "id": 3}]', "a string 'text', only story, id"),
         ("array.json", b'["a",\n"b"', "array.json, line 2: not JSON"),
+        ("deep.json", b"[" * 100_000, "deep.json, line 1: nested too deeply"),
+        ("deep.jsonl", b'"a"\n' + b'{"a":' * 100_000, "deep.jsonl, line 2: nested too deeply"),
+        ("digits.jsonl", b'"a"\n' + b"1" * 5_000, "digits.jsonl, line 2: Exceeds the limit"),
+        ("half.jsonl", b'"a"\n"a\\ud83d"', "half.jsonl, line 2: not Unicode: a lone surrogate, character 2"),
+        ("half.json", b'["a", {"text": "\\ud83d"}]', "half.json, item 2: not Unicode: a lone surrogate"),
+        ("half.txt", b'"a"\n"b"\n"c', "half.txt, line 3: not JSON"),
         ("fake.parquet", b"PAR1 it is not", "fake.parquet: not a parquet file"),
         ("zero.parquet", b"", "zero.parquet: not a parquet file"),
         ("image.png", b"\x89PNG", "image.png: unknown kind of data file"),
@@ -135,8 +158,10 @@ def test_other_wrong_sources_are_named(tmp_path):
     write(tmp_path / "empty folder" / "notes.md", "nothing")
     write(tmp_path / "one.txt", "one")
     write(tmp_path / "only" / "test.txt", "one")
+    pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "number.parquet")
     for source, options, problem in (
         ("a.parquet", {}, "no text_column 'text', only story"),
+        ("number.parquet", {}, "number.parquet: text_column 'text' holds int64, not text"),
         ("missing.txt", {}, "missing.txt: cannot be read: No such file"),
         ("empty folder", {}, "no data files"),
         ("one.txt", {"validation_fraction": 0.5}, "one story, none to hold out"),

@@ -13,7 +13,7 @@ from mosaic_lab.programs import train
 from mosaic_lab.training import corpus
 from mosaic_lab.training.corpus import load_stories, stream_stories
 from mosaic_lab.training.options import DataArguments
-from mosaic_lab.training.rows import STREAMED_A_BATCH, STREAMED_TO_DRAW_FROM, stream_rows
+from mosaic_lab.training.rows import SHUFFLE_BUFFER, STREAMED_PER_BATCH, stream_rows
 from mosaic_lab.training.tokenizer import load_tokenizer
 from process_group import run_group
 
@@ -50,6 +50,14 @@ def test_streamed_stories_are_those_that_are_loaded(folder):
         loaded, expected = load_stories(arguments)
         assert [story["text"] for story in streamed] == loaded["text"][:]
         assert (held_out and held_out["text"][:]) == (expected and expected["text"][:])
+
+
+def test_released_babistories(tmp_path):
+    for name, numbers in (("traindataset.txt", range(5)), ("valdataset.txt", range(5, 7))):
+        (tmp_path / name).write_text("".join(json.dumps(tell(number)) + "\n" for number in numbers))
+    streamed, held_out = stream_stories(DataArguments(dataset=str(tmp_path)))
+    assert [story["text"] for story in streamed] == [tell(number) for number in range(5)]
+    assert held_out["text"][:] == [tell(5), tell(6)]
 
 
 def test_hub_stories(monkeypatch):
@@ -96,7 +104,7 @@ def test_few_stories_are_read_ahead(tmp_path, tokenizer, monkeypatch):
     rows = stream_rows(stories, tokenizer, 64, 0)
     next(iter(rows))
     # Once to see that there is a row, once to take it.
-    assert 0 < num_read <= 2 * (STREAMED_A_BATCH + STREAMED_TO_DRAW_FROM + 1)
+    assert 0 < num_read <= 2 * (STREAMED_PER_BATCH + SHUFFLE_BUFFER + 1)
 
 
 @pytest.mark.parametrize(
