@@ -17,7 +17,7 @@ from .configuration_mosaic import MosaicConfig
 
 
 class MemoryMasks(TypedDict):
-    """The masks of all layers; `None` stands for nothing to mask. It stays a `dict`, as `generate()` copies it."""
+    """The masks of all layers; `None` stands for nothing to mask. A `dict`, which `generate()` copies."""
 
     # Which slots a query sees, in the form that the attention implementation wants; `None` if plain causal.
     slots: Any
@@ -46,8 +46,8 @@ def create_memory_masks(
     Args:
         config (`MosaicConfig`): its attention implementation decides their form.
         inputs_embeds (`torch.Tensor` of shape `(batch, time, ...)`): the new tokens.
-        attention_mask (`torch.Tensor` of shape `(batch, seen + time)`, *optional*): 0 for padding; masks that are
-            ready pass through.
+        attention_mask (`torch.Tensor` of shape `(batch, seen + time)`, *optional*): 0 for padding; masks
+            that are ready pass through.
         cache (`Cache`, *optional*): memories so far.
         start_BT (`torch.Tensor` of shape `(batch, time)`, *optional*): True where packed sequences start.
 

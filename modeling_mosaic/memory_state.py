@@ -1,8 +1,8 @@
 """What a layer keeps in a cache besides its pairs, to continue after the last token.
 
-A layer's states are vectors after its last token: the leaky averages that the next keys continue, and the key and
-the raw value of the pair that the next token completes. They are kept as convolution states of kernel size 1,
-because a cache rolls those back when it is cropped; it cannot roll back recurrent states.
+A layer's states are vectors after its last token: the leaky averages that the next keys continue, and the key
+and the raw value of the pair that the next token completes. They are kept as convolution states of kernel size
+1, because a cache rolls those back when it is cropped; it cannot roll back recurrent states.
 
 Shapes: B batch, T new tokens, C hidden size, H heads, D head size.
 """
@@ -28,6 +28,9 @@ def read_state(cache: Cache | None, layer_idx: int, state_idx: int, num_heads: i
     if state_BCn.shape[-1] > 1:
         # All states since the cache began to record, see `write_state`.
         state_BCn = state_BCn[..., -1:].contiguous()
+    if torch.is_grad_enabled() and state_BCn.is_inference():
+        # Made under `inference_mode`: autograd may not keep it.
+        state_BCn = state_BCn.clone()
     return state_BCn.view(-1, num_heads, 1, state_BCn.shape[1] // num_heads)
 
 
@@ -45,8 +48,8 @@ def write_state(cache: Cache, layer_idx: int, state_idx: int, state_BHTD: torch.
     if layer.record_past or kept_BC1 is None:
         cache.update_conv_state(state_BCT, layer_idx, state_idx=state_idx, conv_kernel_size=1)
     elif cache.is_compileable:
-        # In place, since graphs know the state by its address; `update_conv_state` would also put the old state
-        # in front of the new one.
+        # In place, since graphs know the state by its address; `update_conv_state` would also put the old
+        # state in front of the new one.
         kept_BC1.copy_(state_BCT)
     else:
         # Not in place: the old state may be a leaf of a graph of gradients, or made for inference only.

@@ -1,16 +1,14 @@
 """Memory Mosaics (Zhang, Nolte, Sadhukhan, Chen, Bottou; arXiv 2405.06394), a model made of memories.
 
 The file follows the paper: the two normalisations of its equation 7, the contextual memory of equation 8, the
-persistent memory, the block of its figure 8, and the models built from blocks. `plain_mosaic.py` has the equations
-without a cache, masks and care for speed.
+persistent memory, the block of its figure 8, and the models built from blocks.
 
 Shapes: B batch, T new tokens, S slots (T new ones behind those of the cache), C hidden size, H heads, D head
 size, M persistent pairs, N banks of them; n = B T tokens. A 1 in place of T is a single token, H11 stands for
 `(heads, 1, 1)`. Slot t of a memory holds pair t - 1: its key k_{t-1} and its value v_{t-1}, which token t
-completes. Slot 0 is a dummy that no query may see. So every token adds one slot, as in any transformer's cache.
+completes. Slot 0 is a dummy that no query may see. So every token adds one slot, as in a transformer's cache.
 """
 
-import operator
 from collections.abc import Callable
 
 import torch
@@ -85,23 +83,25 @@ def scaled_unit(vector_BHTD: torch.Tensor, scale_H11: torch.Tensor) -> torch.Ten
 class DerivedScalars:
     """What follows from a few parameters alone, kept while they do not change and no gradient is wanted.
 
-    Decoding a token would otherwise spend a fifth of its operations on a few numbers per head. A change is noticed
-    by the parameters' identity, version and address, as autograd notices it: by training, `load_state_dict`,
-    `from_pretrained`, offloading. Autograd's blind spot is ours, too: in-place writes to `parameter.data`.
-    Distributed processes, where parameters are gathered behind autograd's back, keep nothing.
+    Decoding a token would otherwise spend a third of its operations on a few numbers per head. A change is
+    noticed by the parameters' identity, version and address, as autograd notices it: in training, by
+    `load_state_dict`, `from_pretrained`, offloading. Unnoticed, as by autograd, are only in-place writes to
+    `parameter.data`. Distributed processes, where sharding writes past autograd, keep nothing.
     """
 
     def __init__(self):
         self.state = self.parameters = self.values = None
 
     def get(self, derive: Callable, *parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The tuple `derive(*parameters)`, told the parameters in full precision and shape `(heads, 1, 1)`."""
+        """The tuple `derive(*parameters)`, given them in full precision and shape `(heads, 1, 1)`."""
         is_constant = not (torch.is_grad_enabled() or is_tracing() or torch.distributed.is_initialized())
         if not is_constant or any(type(p) is not nn.Parameter or p.is_inference() for p in parameters):
             self.state = self.parameters = self.values = None
             return derive(*(in_full_precision(p).view(-1, 1, 1) for p in parameters))
         state = [(p._version, p.data_ptr()) for p in parameters]
-        is_same = self.parameters is not None and all(map(operator.is_, self.parameters, parameters))
+        is_same = self.parameters is not None and all(
+            old is new for old, new in zip(self.parameters, parameters, strict=True)
+        )
         if not is_same or self.state != state:
             self.state, self.parameters = state, parameters
             self.values = derive(*(in_full_precision(p).view(-1, 1, 1) for p in parameters))
@@ -115,11 +115,11 @@ class DerivedScalars:
 class MosaicLeakyNorm(nn.Module):
     """Leaky average of keys, normalised: `k_T = alpha Norm(k~_T + lambda kbar_{T-1})` (equation 7).
 
-    `lambda = exp(-|r|)` and `alpha = exp(min(s, max_log_scale)) ** power`, one r and one s per head. In a contextual
-    product both sides carry alpha; persistent keys are raw, so that the query carries it twice.
+    `lambda = exp(-|r|)` and `alpha = exp(min(s, max_log_scale)) ** power`, one r and one s per head. In a
+    contextual product both sides carry alpha; persistent keys are raw, so that the query carries it twice.
 
-    It is called a norm also because the Trainer spares what is called so from weight decay, as the original spares
-    these scalars; so is `MosaicPeekNorm`, and `log_value_norm` of `MosaicPersistentMemory`.
+    It is called a norm also because the Trainer spares what is called so from weight decay, as the original
+    spares these scalars; hence `peek_norm` and `log_value_norm`, too.
     """
 
     def __init__(self, num_heads: int, max_log_scale: float, power: int):
@@ -149,10 +149,10 @@ class MosaicLeakyNorm(nn.Module):
 
 
 class MosaicPeekNorm(nn.Module):
-    """Values that peek one step ahead, normalised: `v_T = alpha Norm(c v~_T + (1 - c) v~_{T+1})` (equation 7).
+    """Values that peek one step ahead, normalised: `v_T = alpha Norm(c v~_T + (1 - c) v~_{T+1})` (eq. 7).
 
-    Norm makes this the paper's `v~_T + lambda v~_{T+1}` with `lambda = (1 - c) / c`. One c and one s per head,
-    `alpha = exp(s)`.
+    Norm makes this the paper's `v~_T + lambda v~_{T+1}` with `lambda = (1 - c) / c`. One c and one s per
+    head, `alpha = exp(s)`.
     """
 
     def __init__(self, num_heads: int):
@@ -166,7 +166,7 @@ class MosaicPeekNorm(nn.Module):
         return mix_H11, torch.exp(SCALAR_GAIN * log_scale_H11)
 
     def forward(self, value_BHTD: torch.Tensor, next_BHTD: torch.Tensor) -> torch.Tensor:
-        """Values v from raw values v~ and those of the tokens behind them; in the precision of `next_BHTD`."""
+        """Values v, from raw values v~ and those one token later; in the precision of `next_BHTD`."""
         mix_H11, scale_H11 = self.derived.get(self.derive, self.mix, self.log_scale)
         mixed_BHTD = torch.lerp(in_full_precision(next_BHTD), in_full_precision(value_BHTD), mix_H11)
         return as_dtype(scaled_unit(mixed_BHTD, scale_H11), next_BHTD.dtype)
@@ -217,6 +217,17 @@ def attend(module, query, key, value, mask, scaling=1.0, **kwargs):
     return attention(module, query, key, value, mask, scaling=scaling, dropout=dropout, **kwargs)
 
 
+def make_output_projection(config: MosaicConfig) -> nn.Linear:
+    """Mixes what the memories of a layer recall; marked, as it starts smaller in deeper models.
+
+    GPT-2 initialises it where the module that owns it is initialised; transformers leaves that out for modules
+    of remote code that have no parameters of their own. Plain `nn.Linear`: quantisers match that class exactly.
+    """
+    projection = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
+    projection.is_output_projection = True
+    return projection
+
+
 def recall_causal(module, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs):
     """Unrolled in time: query T - 1 sees all pairs, and each one before it a pair less (equation 8).
 
@@ -239,8 +250,8 @@ def recall_causal(module, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs)
 class MosaicContextualMemory(nn.Module):
     """A layer of contextual memories, which store pairs as the text goes by.
 
-    `y_T = sum_{i <= T-1} softmax_i(k_T . k_i) v_i`, and 0 while the memory is empty (equation 8). The same keys
-    ask and are asked.
+    `y_T = sum_{i <= T-1} softmax_i(k_T . k_i) v_i`, and 0 while the memory is empty (equation 8). Queries are
+    the keys of the new tokens.
     """
 
     def __init__(self, config: MosaicConfig, layer_idx: int):
@@ -253,7 +264,7 @@ class MosaicContextualMemory(nn.Module):
         self.key_extractor = MosaicKeyExtractor(config, self.num_heads, power=1)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
         self.peek_norm = MosaicPeekNorm(self.num_heads)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
+        self.o_proj = make_output_projection(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
@@ -283,9 +294,9 @@ class MosaicContextualMemory(nn.Module):
         """Stores the pairs that the new tokens complete: equation 7, and the cache.
 
         Returns:
-            `tuple`: queries `(batch, heads, time, head_dim)`, the keys of the new tokens; keys and values of all
-            slots `(batch, heads, slots, head_dim)`; and the number of first queries, 0 or 1, that find the memory
-            empty and are left out of these, as the dummy slot is, where no mask hides it.
+            `tuple`: queries `(batch, heads, time, head_dim)`; keys and values of all slots `(batch, heads,
+            slots, head_dim)`; and how many first queries, 0 or 1, find the memory empty and are left out of
+            these, as the dummy slot is, where no mask hides it.
         """
         time = hidden_states.shape[1]
         last_average, last_key, last_value = (
@@ -321,7 +332,8 @@ class MosaicContextualMemory(nn.Module):
         """Recalls what the memories hold for each query (equation 8); arguments as [`store`] returns them.
 
         Returns:
-            `tuple`: answers `(batch, time, heads, head_dim)`, 0 where the memory is empty, and weights or `None`.
+            `tuple`: answers `(batch, time, heads, head_dim)`, 0 where the memory is empty, and weights or
+            `None`.
         """
         if masks["recall"] is None:
             return recall_causal(self, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs), None
@@ -370,7 +382,7 @@ class MosaicPersistentMemory(nn.Module):
         self.memory_values = nn.Parameter(torch.empty(shape_NHMD))
         self.log_value_norm = nn.Parameter(torch.empty(num_heads))
         self.derived = DerivedScalars()
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
+        self.o_proj = make_output_projection(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def derive(self, log_value_norm_H11):
@@ -464,7 +476,9 @@ class MosaicPreTrainedModel(PreTrainedModel):
             std = self.config.hidden_size**-0.5 if self.config.tie_word_embeddings else 1.0
             init.normal_(module.weight, std=std)
         elif isinstance(module, nn.Linear):
-            init.normal_(module.weight, std=module.in_features**-0.5)
+            is_output = getattr(module, "is_output_projection", False)
+            fan_in = module.in_features * (self.config.num_hidden_layers if is_output else 1)
+            init.normal_(module.weight, std=fan_in**-0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, MosaicLeakyNorm):
@@ -479,11 +493,6 @@ class MosaicPreTrainedModel(PreTrainedModel):
             init.constant_(module.log_value_norm, -0.5 / SCALAR_GAIN)
         else:
             super()._init_weights(module)
-        if isinstance(module, (MosaicContextualMemory, MosaicPersistentMemory)):
-            # Each block adds two of these to the residual stream, whose size should not depend on the depth.
-            init.normal_(
-                module.o_proj.weight, std=(self.config.hidden_size * self.config.num_hidden_layers) ** -0.5
-            )
 
 
 class MosaicModel(MosaicPreTrainedModel):
