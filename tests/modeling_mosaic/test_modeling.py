@@ -14,7 +14,7 @@ from modeling_mosaic import (
     MosaicForSequenceClassification,
     MosaicForTokenClassification,
 )
-from plain_mosaic import plain_logits
+from modeling_mosaic.plain_mosaic import PlainMosaic
 
 # How far float32 logits may be off, in parts of the largest. Exponentials of the keys' scales and sharp
 # attention magnify rounding: by up to 43 with torch's kernels for AVX2, AVX-512 and neither.
@@ -111,16 +111,18 @@ def assert_same_gradients(ours, theirs, tolerance=1e-9):
 
 @pytest.mark.parametrize("fields", SHAPES)
 @pytest.mark.parametrize("length", [1, 2, 67])
-def test_logits_are_those_of_the_equations(make_model, random_tokens, fields, length):
+def test_logits_and_gradients_are_those_of_the_equations(make_model, random_tokens, fields, length):
     model = make_model(**fields)
     tokens = random_tokens(1, length)
-    expected = plain_logits(model, tokens[0].tolist())
+    plain = PlainMosaic(copy.deepcopy(model).double()).logits(tokens)
     for implementation in ("eager", "sdpa"):
         model.set_attn_implementation(implementation)
-        error = (model(tokens).logits[0] - expected).abs().max()
-        assert error <= FLOAT32_ERROR * expected.abs().max()
-    exact = model.double()(tokens).logits[0]
-    torch.testing.assert_close(exact, expected, rtol=0, atol=1e-12)
+        error = (model(tokens).logits.double() - plain).abs().max()
+        assert error <= FLOAT32_ERROR * plain.abs().max()
+    model.double()
+    exact, plain = model(tokens).logits, PlainMosaic(model).logits(tokens)
+    torch.testing.assert_close(exact, plain, rtol=0, atol=1e-12)
+    assert_same_gradients(gradients(model, loss_of(exact)), gradients(model, loss_of(plain)))
 
 
 # torch 2.13's flex attention for CPUs has no backward pass, and writes wrong C++ for dynamic shapes.

@@ -1,35 +1,72 @@
-"""Clocks and meters: time of contestants that take turns, peak memory of one of them."""
+"""Measures cells: contestants that take turns, their operations, and their memory."""
 
 import gc
 import os
-import resource
-import sys
+import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from unittest import mock
 
 import torch
 
-# Without these, glibc keeps freed tensors for later, more or less as chance has it. With them, every tensor
-# above 64 KiB goes back to the system when it is freed, and measuring a step again gives the same number.
-MEMORY_ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "65536",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
-    "MALLOC_MMAP_MAX_": "1000000",
-}
+from mosaic_lab.benchmark.cells import Cell, make_tokens
+from mosaic_lab.benchmark.contestants import Contestant, synchronize
+from mosaic_lab.benchmark.memory import in_fresh_process, measure_peak_memory
+from mosaic_lab.benchmark.options import BenchmarkArguments
+from mosaic_lab.core.errors import InputError
+
+REHEARSAL_TOKENS = 8
 
 
-def synchronize(device: str) -> None:
-    """Waits for the device; a CPU has always finished."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+def prepare_machine(options: BenchmarkArguments) -> None:
+    """Sets the number of threads.
+
+    Raises:
+        InputError: if there is no such device.
+    """
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: torch finds no CUDA device")
+    if options.num_threads is not None:
+        torch.set_num_threads(options.num_threads)
 
 
-def autocast(device: str, dtype: str) -> AbstractContextManager:
-    """Mixed precision for training in bfloat16, nothing for float32."""
-    return torch.autocast(device, torch.bfloat16) if dtype == "bfloat16" else nullcontext()
+def measure_cell(cell: Cell, options: BenchmarkArguments) -> dict[str, dict[str, Any]]:
+    """By contestant: `operations`, `bytes`, or `seconds` of each round; `first_seconds` of compiled steps."""
+    if cell.measure == "memory":
+        peaks = {name: in_fresh_process(peak_memory, name, cell, options) for name in cell.contestants}
+        return {"bytes": peaks}
+    tokens = make_tokens(cell, options)
+    contestants = {name: Contestant(name, cell, options) for name in cell.contestants}
+    if cell.measure == "operations":
+        return {"operations": {name: one.count_operations(tokens) for name, one in contestants.items()}}
+    runs = {name: partial(one.run, tokens) for name, one in contestants.items()}
+    measured = {}
+    if cell.execution in ("fullgraph", "regional"):
+        measured["first_seconds"] = {name: time_first_call(run, options.device) for name, run in runs.items()}
+    if cell.task == "decode":
+        # It reads the clock itself, at each token.
+        clocks = runs
+    else:
+        clocks = {
+            name: partial(seconds_per_call, run, options.device, options.min_seconds)
+            for name, run in runs.items()
+        }
+    return {"seconds": take_turns(clocks, options.repeats), **measured}
+
+
+def peak_memory(name: str, cell: Cell, options: BenchmarkArguments) -> int:
+    """Peak memory in bytes of the contestant's second run of the cell's task, in this process."""
+    prepare_machine(options)
+
+    def prepare(cell):
+        return partial(Contestant(name, cell, options).run, make_tokens(cell, options))
+
+    # Loads the code that the task needs, which would count as memory of the process.
+    prepare(replace(cell, context=REHEARSAL_TOKENS, batch=1))()
+    return measure_peak_memory(partial(prepare, cell), options.device)
 
 
 def seconds_per_call(run: Callable[[], object], device: str, min_seconds: float) -> float:
@@ -42,6 +79,18 @@ def seconds_per_call(run: Callable[[], object], device: str, min_seconds: float)
         calls += 1
         elapsed = time.perf_counter() - start
     return elapsed / calls
+
+
+def time_first_call(run: Callable[[], object], device: str) -> float:
+    """Seconds of a call that compiles, without what earlier compilations left on the disk."""
+    # Loads the compiler itself.
+    torch.compile(torch.neg)(torch.ones(1, device=device))
+    torch.compiler.reset()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=folder),
+    ):
+        return seconds_per_call(run, device, 0)
 
 
 def take_turns(clocks: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -59,51 +108,3 @@ def take_turns(clocks: dict[str, Callable[[], float]], repeats: int) -> dict[str
             rounds[name].append(clock())
     gc.unfreeze()
     return {name: seconds[1:] for name, seconds in rounds.items()}
-
-
-def measure_peak_memory(prepare: Callable[[], Callable[[], object]], device: str) -> int:
-    """Bytes that the second call of what `prepare` returns needs at its peak, beyond those before `prepare`.
-
-    So what `prepare` and the first call leave behind counts: parameters, optimizer state, caches of kernels.
-    """
-    gc.collect()
-    before = _current_bytes(device)
-    run = prepare()
-    run()
-    gc.collect()
-    _reset_peak(device)
-    run()
-    return _peak_bytes(device) - before
-
-
-def _current_bytes(device: str) -> int:
-    if device == "cuda":
-        return torch.cuda.memory_allocated()
-    return _status_bytes("VmRSS") if sys.platform == "linux" else _peak_bytes(device)
-
-
-def _reset_peak(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    elif sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_bytes(device: str) -> int:
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated()
-    if sys.platform == "linux":
-        return _status_bytes("VmHWM")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _status_bytes(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
-
-
-def memory_environment() -> dict[str, str]:
-    """The environment of a process whose memory is measured."""
-    return {**os.environ, **MEMORY_ENVIRONMENT}

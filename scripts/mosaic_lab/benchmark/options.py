@@ -1,9 +1,9 @@
-"""The options of `benchmark.py`, and the recipes that preset them."""
+"""The options of `benchmark.py`."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mosaic_lab.core.command import CommandParser
+from mosaic_lab.core.command import check_each_once, check_least
 
 EXECUTIONS = ("eager", "compiled")
 
@@ -14,7 +14,7 @@ class BenchmarkArguments:
 
     hidden_size: int = field(default=256, metadata={"help": "Width of the residual stream."})
     num_hidden_layers: int = field(default=4, metadata={"help": "Blocks of each model."})
-    num_attention_heads: int = field(default=8, metadata={"help": "Heads (memory units) of a block."})
+    num_attention_heads: int = field(default=8, metadata={"help": "Heads (memory units) per block."})
     vocab_size: int = field(default=8192, metadata={"help": "Tokens in the vocabulary."})
     device: Literal["cpu", "cuda"] = field(default="cpu", metadata={"help": "Where everything is measured."})
     dtype: Literal["float32", "bfloat16"] = field(
@@ -26,14 +26,17 @@ class BenchmarkArguments:
     )
     execution: list[str] = field(
         default_factory=lambda: ["eager"],
-        metadata={"help": "eager, compiled (torch.compile; decoding with a static cache), or both."},
+        metadata={
+            "help": "eager, compiled (training steps by torch.compile, of the whole model and of its blocks;"
+            " on a GPU decoding with a static cache), or both."
+        },
     )
     num_threads: int | None = field(
         default=None, metadata={"help": "Threads of torch on the CPU; its own choice by default."}
     )
     repeats: int = field(default=5, metadata={"help": "Rounds in which all contestants are timed in turn."})
     min_seconds: float = field(
-        default=0.2, metadata={"help": "A timing repeats what it times for at least so long."}
+        default=0.2, metadata={"help": "Steps and prefills are repeated for at least so long, in seconds."}
     )
     train_tokens: int = field(
         default=8192, metadata={"help": "Tokens in a training batch, whatever the context."}
@@ -56,14 +59,11 @@ class BenchmarkArguments:
 
     def __post_init__(self):
         positive = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "train_tokens")
-        least = dict.fromkeys((*positive, "contexts", "decode_batches", "decode_prompt", "num_threads"), 1)
-        least |= {"plain_max_context": 0, "min_seconds": 0, "repeats": 5}
+        positive += ("contexts", "decode_batches", "decode_prompt", "num_threads")
         # The time per token is taken between the first and the last new one.
-        least |= {"decode_new_tokens": 2, "long_decode_new_tokens": 2}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and min(value if isinstance(value, list) else [value]) < bound:
-                raise ValueError(f"{name} must be at least {bound}, not {value}")
+        least = {"decode_new_tokens": 2, "long_decode_new_tokens": 2, "repeats": 5}
+        check_least(self, **dict.fromkeys(positive, 1), **least, plain_max_context=0, min_seconds=0)
+        check_each_once(self, "execution", "contexts", "decode_batches")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
@@ -78,24 +78,6 @@ class BenchmarkArguments:
         for execution in self.execution:
             if execution not in EXECUTIONS:
                 raise ValueError(f"execution must be {' or '.join(EXECUTIONS)}, not {execution!r}")
-        self.execution = [execution for execution in EXECUTIONS if execution in self.execution]
-        self.contexts, self.decode_batches = sorted(set(self.contexts)), sorted(set(self.decode_batches))
+        self.contexts, self.decode_batches = sorted(self.contexts), sorted(self.decode_batches)
         if not self.output_dir:
             raise ValueError("output_dir must name the folder for the results")
-
-
-def make_parser() -> CommandParser:
-    """The command line: a recipe, and `--memory_of` for the program's own use."""
-    parser = CommandParser(
-        BenchmarkArguments,
-        description="Measures a mosaic against GPT-2 and against a plain implementation of the paper.",
-        recipes="benchmark",
-    )
-    parser.add_argument(
-        "--memory_of",
-        nargs=2,
-        metavar=("CELL", "CONTESTANT"),
-        help="Only prints the peak memory of this cell, in bytes: how the program calls itself to measure "
-        "each in a fresh process.",
-    )
-    return parser

@@ -5,78 +5,66 @@ import os
 import sys
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-import matplotlib
+from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-matplotlib.use("Agg")
+from mosaic_lab.benchmark.report import get_measured
+from mosaic_lab.core.figures import COLOURS_OF_MODELS, GREY, plt, save_figure, tidy
 
-import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
-from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter  # noqa: E402
-
-# Colours of Okabe and Ito, which colour-blind readers tell apart; so do the markers.
 STYLES = {
-    "mosaic": {"label": "Memory Mosaic", "color": "#0072B2", "marker": "o"},
-    "gpt2": {"label": "GPT-2", "color": "#D55E00", "marker": "s"},
-    "plain": {"label": "plain T x T implementation", "color": "#009E73", "marker": "^"},
+    "mosaic": {"label": "Memory Mosaic", "color": COLOURS_OF_MODELS["mosaic"], "marker": "o"},
+    "gpt2": {"label": "GPT-2", "color": COLOURS_OF_MODELS["gpt2"], "marker": "s"},
+    "plain": {"label": "plain T x T implementation", "color": GREY, "marker": "^"},
 }
+ROWS = {"time": ("time", "s"), "memory": ("peak memory", "B")}
 LEAST_RANGE = 8
-DASHES = {"eager": "-", "compiled": (0, (4, 2))}
 
 
-def draw(data: str | os.PathLike, picture: str | os.PathLike) -> None:
-    """Draws time and peak memory against the context, from the JSON file `data` into the PNG `picture`."""
-    result = json.loads(Path(data).read_text(encoding="utf-8"))
+def draw(result: dict[str, Any], path: str | os.PathLike) -> None:
+    """Draws time and peak memory of eager models against the context into the PNG `path`."""
     options = result["options"]
     batch, new_tokens = options["decode_batches"][0], options["long_decode_new_tokens"]
     columns = {
-        "train": (f"training step of {options['train_tokens']:,} tokens", "time of a step"),
-        "prefill": ("prefill, batch 1", "time of a prefill"),
-        "decode": (f"decoding {new_tokens} tokens after T, batch {batch}", "time of a new token"),
+        ("train", 0): f"training step of {options['train_tokens']:,} tokens",
+        ("prefill", 0): "prefill, batch 1",
+        ("decode", new_tokens): f"a new token of {new_tokens} after T, batch {batch}",
     }
-    figure, axes = plt.subplots(2, 3, figsize=(12, 7), sharex=True)
-    for column, (task, (title, time_label)) in enumerate(columns.items()):
-        wanted = {"task": task, "new_tokens": 0}
-        if task == "decode":
-            wanted |= {"new_tokens": new_tokens, "batch": batch}
-        cells = [cell for cell in result["cells"] if wanted.items() <= _scalars(cell).items()]
-        for row, (measure, label, unit) in enumerate(
-            (("time", time_label, "s"), ("memory", "peak memory", "B"))
-        ):
-            _draw_panel(axes[row, column], [cell for cell in cells if cell["measure"] == measure])
+    figure, axes = plt.subplots(len(ROWS), len(columns), figsize=(12, 7), sharex=True)
+    for column, ((task, new), title) in enumerate(columns.items()):
+        axes[0, column].set_title(title, fontsize=11)
+        axes[-1, column].set_xlabel("context T, tokens")
+        for row, (measure, (label, unit)) in enumerate(ROWS.items()):
+            wanted = {"measure": measure, "task": task, "new_tokens": new, "execution": "eager"}
+            wanted |= {"batch": batch} if task == "decode" else {}
+            cells = [
+                cell for cell in result["cells"] if all(cell[name] == value for name, value in wanted.items())
+            ]
+            _draw_panel(axes[row, column], cells)
             axes[row, column].set_ylabel(label)
             _format_axes(axes[row, column], options["contexts"], unit)
-        axes[0, column].set_title(title, fontsize=11)
-        axes[1, column].set_xlabel("context T, tokens")
-    _add_legend(figure, options["execution"])
-    figure.suptitle(_make_title(result), fontsize=12)
+    handles = [plt.Line2D([], [], **style) for style in STYLES.values()]
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
+    figure.suptitle(
+        f"Benchmark {result['recipe']} on {result['hardware']['label']}: "
+        f"{options['num_hidden_layers']} layers, "
+        f"{result['parameters']['mosaic'] / 1e6:.1f} million parameters each, {options['dtype']}",
+        fontsize=12,
+    )
     figure.tight_layout(rect=(0, 0.05, 1, 1))
-    figure.savefig(picture, dpi=150, format="png")
-    plt.close(figure)
-
-
-def _scalars(cell):
-    return {name: value for name, value in cell.items() if isinstance(value, str | int)}
+    save_figure(figure, path)
 
 
 def _draw_panel(axes, cells):
-    """Medians, with all repeats between the edges of the shade; the mosaic on top."""
-    for execution, dashes in DASHES.items():
-        for name, style in reversed(STYLES.items()):
-            those = [cell for cell in cells if cell["execution"] == execution and name in cell["contestants"]]
-            contexts = [cell["context"] for cell in those]
-            measured = [
-                cell["seconds"][name] if "seconds" in cell else [cell["bytes"][name]] for cell in those
-            ]
-            if contexts:
-                axes.plot(contexts, [median(m) for m in measured], linestyle=dashes, markersize=5, **style)
-                axes.fill_between(
-                    contexts,
-                    [min(m) for m in measured],
-                    [max(m) for m in measured],
-                    color=style["color"],
-                    alpha=0.2,
-                    linewidth=0,
-                )
+    """Medians, with all rounds between the edges of the shade; the mosaic on top."""
+    for name, style in reversed(STYLES.items()):
+        measured = {
+            cell["context"]: get_measured(cell)[name] for cell in cells if name in cell["contestants"]
+        }
+        if measured:
+            axes.plot(list(measured), [median(m) for m in measured.values()], markersize=5, **style)
+            edges = zip(*((min(m), max(m)) for m in measured.values()), strict=True)
+            axes.fill_between(list(measured), *edges, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def _format_axes(axes, contexts, unit):
@@ -87,39 +75,18 @@ def _format_axes(axes, contexts, unit):
     low, high = axes.get_ylim()
     # Small differences should look small.
     margin = max(1, (LEAST_RANGE * low / high) ** 0.5)
-    axes.set_ylim(low / margin, high * margin)
-    low, high = axes.get_ylim()
+    low, high = axes.set_ylim(low / margin, high * margin)
     # Over many decades, labels between them would touch.
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,), numticks=20))
     axes.yaxis.set_major_formatter(EngFormatter(unit=unit))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _add_legend(figure, executions):
-    handles = [plt.Line2D([], [], **style) for style in STYLES.values()]
-    handles += [
-        plt.Line2D([], [], color="black", linestyle=DASHES[execution], label=execution)
-        for execution in executions
-        if len(executions) > 1
-    ]
-    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
-
-
-def _make_title(result):
-    options, parameters = result["options"], result["parameters"]
-    return (
-        f"Benchmark {result['recipe']} on {result['hardware']['label']}: "
-        f"{options['num_hidden_layers']} layers, "
-        f"{parameters['mosaic'] / 1e6:.1f} million parameters each, {options['dtype']}"
-    )
+    tidy(axes)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Draws the picture beside the JSON file that `argv` names."""
-    (data,) = sys.argv[1:] if argv is None else argv
-    draw(data, Path(data).with_suffix(".png"))
+    (path,) = map(Path, sys.argv[1:] if argv is None else argv)
+    draw(json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

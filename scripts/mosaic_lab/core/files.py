@@ -5,13 +5,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from mosaic_lab.core.errors import InputError
+
+# Held while a program writes into an output folder. Uploads of a folder by transformers pass over such names.
+LOCK = "_lock"
 
 
 def make_folder(folder: str | os.PathLike) -> Path:
@@ -26,6 +30,38 @@ def make_folder(folder: str | os.PathLike) -> Path:
     except OSError as error:
         raise InputError(f"output_dir {folder}: cannot be written: {error.strerror}") from error
     return folder
+
+
+@contextmanager
+def occupying(folder: str | os.PathLike) -> Iterator[None]:
+    """Makes an output folder, and keeps other programs out of it until the block ends.
+
+    The lock ends with its process, however that ends. Folders that were made here and are empty at the end go
+    again.
+
+    Raises:
+        InputError: if another program is at work in the folder, or if nothing can be written there.
+    """
+    folder = Path(folder).absolute()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"output_dir {folder}: another program is at work in this folder") from None
+    except OSError as error:
+        raise InputError(f"output_dir {folder}: cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        # Before it is released: afterwards it could be another program's.
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+        # The first one that is not empty stays, as do those above it.
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
 
 
 @contextmanager
@@ -99,8 +135,16 @@ def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None
 
 
 def describe_difference(before: Any, now: Any) -> str:
-    """`name value, not other value` for all entries of two dictionaries that differ, else for the two."""
+    """`name value, not other value` for all entries of two dictionaries that differ, else for the two.
+
+    Entries of dictionaries in them are named `outer.inner`.
+    """
+    return ", ".join(_list_differences(before, now, ""))
+
+
+def _list_differences(before: Any, now: Any, name: str) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
-        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        return ", ".join(f"{name} {before.get(name)!r}, not {now.get(name)!r}" for name in names)
-    return f"{before!r}, not {now!r}"
+        for key in {**before, **now}:
+            yield from _list_differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield f"{name} {before!r}, not {now!r}".lstrip()

@@ -8,8 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mosaic_lab.core.command import CommandParser
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.training.model import load_trained
-from mosaic_lab.training.tokenizer import load_tokenizer
+from mosaic_lab.training.model import load_with_tokenizer
 
 
 def make_models_parser(*groups: type, description: str) -> CommandParser:
@@ -54,8 +53,8 @@ def load_contestants(
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     contestants = []
     for model, name in zip(models, short_names(models), strict=True):
-        network = load_trained(model, dtype=dtype, **options).eval()
-        tokenizer, _ = load_tokenizer(model)
+        network, tokenizer = load_with_tokenizer(model, dtype=dtype, **options)
+        network.eval()
         if not contestants:
             shared = tokenizer
         elif tokenizer.get_vocab() != shared.get_vocab():

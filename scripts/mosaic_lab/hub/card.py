@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
@@ -50,7 +51,7 @@ def make_model_card(
     is_mosaic = model.config.model_type == "mosaic"
     name = repo_id.split("/")[-1]
     metadata = ModelCardData(
-        datasets=[recipe["dataset"]] if recipe.get("dataset_from") == ON_HUB else None,
+        datasets=[recipe["dataset"]] if training["dataset_from"] == ON_HUB else None,
         eval_results=measures or None,
         library_name="transformers",
         license=license,
@@ -72,6 +73,7 @@ def make_model_card(
         context=recipe.get("block_size") or getattr(model.config, "max_position_embeddings", None),
         has_curve=(folder / CURVE_PICTURE).is_file(),
         measures=measures,
+        recipe_lines=write_recipe(recipe),
         **training,
     )
     # What the Hub reads is the text.
@@ -79,9 +81,9 @@ def make_model_card(
 
 
 def read_training(folder: Path) -> dict[str, Any]:
-    """What `train.py` recorded: `recipe`, `steps`, `tokens_per_step`, `seconds`, and the last losses.
+    """Reads what `train.py` recorded: `recipe`, `steps`, `tokens_per_step`, `seconds`, and the last losses.
 
-    Runs from before it recorded its recipe have what the trainer's state tells; what is unknown is `None`.
+    Of a folder without a recipe, the trainer's state is read; what is unknown is `None`.
     """
     results = read_json(folder / RESULTS) or {}
     curve = read_json(folder / CURVE_DATA) or {}
@@ -96,6 +98,9 @@ def read_training(folder: Path) -> dict[str, Any]:
         }
     return {
         "recipe": results.get("recipe", recipe),
+        "dataset_from": results.get("dataset_from"),
+        "devices": results.get("devices"),
+        "earlier_lengths": results.get("earlier_lengths", []),
         "steps": results.get("steps", state.get("global_step")),
         "seconds": results.get("seconds"),
         "tokens_per_step": curve.get("tokens_per_step"),
@@ -103,6 +108,12 @@ def read_training(folder: Path) -> dict[str, Any]:
         "train_loss": _last(curve, "train"),
         "validation_loss": _last(curve, "validation"),
     }
+
+
+def write_recipe(recipe: dict[str, Any]) -> str:
+    """The recipe as YAML that `train.py` reads, without options that are not set."""
+    options = {name: value for name, value in recipe.items() if value is not None}
+    return yaml.safe_dump(options, sort_keys=False, allow_unicode=True, width=1000).rstrip()
 
 
 def _last(curve: dict[str, Any], name: str) -> float | None:

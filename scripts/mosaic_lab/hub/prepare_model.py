@@ -9,9 +9,8 @@ from transformers.utils import CONFIG_NAME
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import write_text
 from mosaic_lab.hub.card import make_model_card
-from mosaic_lab.training.model import load_trained
+from mosaic_lab.training.model import load_with_tokenizer
 from mosaic_lab.training.report import CURVE_DATA, CURVE_PICTURE
-from mosaic_lab.training.tokenizer import load_tokenizer
 
 
 def prepare_model(
@@ -36,8 +35,8 @@ def prepare_model(
     """
     if not (folder / CONFIG_NAME).is_file():
         raise InputError(f"folder {folder}: there is no model in it ({CONFIG_NAME})")
-    model = load_trained(str(folder), dtype="auto").eval()
-    tokenizer, _ = load_tokenizer(str(folder))
+    model, tokenizer = load_with_tokenizer(str(folder), dtype="auto")
+    model.eval()
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
     for name in (CURVE_DATA, CURVE_PICTURE):

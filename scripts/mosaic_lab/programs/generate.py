@@ -7,8 +7,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
 from mosaic_lab.core.errors import InputError, reported_as
-from mosaic_lab.training.model import load_trained
-from mosaic_lab.training.tokenizer import load_tokenizer
+from mosaic_lab.training.model import load_with_tokenizer
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,8 +59,7 @@ def generate(model: str, prompt: str, seed: int, device: str | None, dtype: str,
     disable_progress_bar()
     # Its warnings, of a context longer than in training for one, would stand in the middle of the story.
     set_verbosity_error()
-    network = load_trained(model, dtype=dtype)
-    tokenizer, _ = load_tokenizer(model)
+    network, tokenizer = load_with_tokenizer(model, dtype=dtype)
     try:
         write = pipeline("text-generation", network, tokenizer=tokenizer, device=device)
         is_single = options["num_return_sequences"] == 1 and options.get("num_beams", 1) == 1

@@ -23,7 +23,7 @@ from mosaic_lab.regbench.metrics import score_all
 from mosaic_lab.regbench.ngram import predict_ngram
 from mosaic_lab.regbench.options import NGRAMS, RegBenchArguments
 from mosaic_lab.training.model import read_config
-from mosaic_lab.training.one_run import finish, learning_options, train, training_seconds
+from mosaic_lab.training.one_run import finish, run_options, train, training_seconds
 from mosaic_lab.training.options import TrainingArguments
 
 ROOT = shipped("configuration").parent
@@ -60,7 +60,7 @@ def plan_points(benchmark: RegBenchArguments, arguments: TrainingArguments) -> l
             values = read_values(contestant, benchmark.models, built)
             # What does not fit should fail now, not after hours.
             make_config(values, benchmark.max_string_length)
-            learning = {"chosen": chosen, "config": values, **learning_options(arguments), **trained}
+            learning = {"chosen": chosen, "config": values, **run_options(arguments), **trained}
             for num_automata, seed in product(benchmark.num_automata, benchmark.seeds):
                 name = [contestant, f"{num_automata}automata", *(f"{k}={v}" for k, v in chosen.items())]
                 options = {"contestant": contestant, "num_automata": num_automata, "seed": seed, **data}

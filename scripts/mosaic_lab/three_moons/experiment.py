@@ -17,7 +17,7 @@ from mosaic_lab.three_moons.network import NUM_MOONS, MoonsConfig, MoonsNetwork
 from mosaic_lab.three_moons.options import MoonsArguments
 from mosaic_lab.three_moons.orbits import TRACKED, Skies
 from mosaic_lab.three_moons.tracking import HORIZON, track
-from mosaic_lab.training.one_run import finish, learning_options, train, training_seconds
+from mosaic_lab.training.one_run import finish, run_options, train, training_seconds
 from mosaic_lab.training.options import TrainingArguments
 from mosaic_lab.training.report import extract_curve
 
@@ -37,7 +37,7 @@ def plan_points(moons: MoonsArguments, arguments: TrainingArguments) -> list[Poi
     if arguments.max_steps < 1:
         raise InputError(f"max_steps must be at least 1, not {arguments.max_steps}")
     names = ("periods", "length", "min_learning_rate", "num_validation", "num_tracked", "context_step")
-    common = {name: getattr(moons, name) for name in names} | learning_options(arguments)
+    common = {name: getattr(moons, name) for name in names} | run_options(arguments)
     return [
         Point(
             f"memories{num_memories}-{optimizer}-seed{seed}",

@@ -18,11 +18,18 @@ import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.hub_access import first_line, is_only_local
 from mosaic_lab.core.shipped import shipped
+from mosaic_lab.training.tokenizer import load_tokenizer
+from mosaic_lab.training.weights import find_nonfinite
 
 PRESETS = shipped("configuration") / "model"
 # Vocabularies are padded to a multiple of this, which matrix kernels like: GPT-2's 50,257 tokens to 50,304.
 VOCABULARY_MULTIPLE = 64
 _WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+
+
+def list_presets() -> list[str]:
+    """Names of the shipped configs."""
+    return sorted(path.stem for path in PRESETS.glob("*.json"))
 
 
 def is_trained(name: str) -> bool:
@@ -50,7 +57,12 @@ def build_model(
             positions than `block_size`.
     """
     if is_trained(name):
-        model = load_trained(name, attn_implementation=attn_implementation)
+        try:
+            model = load_trained(name, attn_implementation=attn_implementation)
+        except InputError as error:
+            if Path(name).exists():
+                raise
+            raise InputError(f"{error}; presets are {', '.join(list_presets())}") from error
     else:
         config = read_config(name)
         config.vocab_size = max(config.vocab_size, _padded(len(tokenizer)))
@@ -71,10 +83,10 @@ def build_model(
 
 
 def load_trained(name: str, **options) -> PreTrainedModel:
-    """`AutoModelForCausalLM.from_pretrained`, with one clear error for what is missing, damaged or foreign.
+    """Loads a model as `AutoModelForCausalLM.from_pretrained` does.
 
     Raises:
-        InputError: if the model cannot be loaded, or if weights are missing in it.
+        InputError: if the model cannot be loaded, or if weights are missing in it, NaN or infinite.
     """
     if Path(name).is_absolute() and not Path(name).exists():
         raise InputError(f"model {name}: there is no such folder")
@@ -88,7 +100,31 @@ def load_trained(name: str, **options) -> PreTrainedModel:
         raise InputError(
             f"model {name}: weights are missing: {', '.join(sorted(report['missing_keys'])[:3])}, ..."
         )
+    nonfinite = find_nonfinite(model)
+    if nonfinite:
+        raise InputError(f"model {name}: weights are NaN or infinite: {', '.join(nonfinite[:3])}, ...")
     return model
+
+
+def load_with_tokenizer(name: str, **options) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a trained model and its tokenizer.
+
+    Args:
+        name (`str`): a folder, or a Hub id.
+        options: further ones for `from_pretrained` of the model.
+
+    Raises:
+        InputError: if one of them cannot be loaded, or if the tokenizer is larger than the vocabulary.
+    """
+    model = load_trained(name, **options)
+    tokenizer, _ = load_tokenizer(name)
+    num_embeddings = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > num_embeddings:
+        raise InputError(
+            f"model {name}: its tokenizer has {len(tokenizer):,} tokens, "
+            f"its vocabulary only {num_embeddings:,}"
+        )
+    return model, tokenizer
 
 
 def _padded(size: int) -> int:

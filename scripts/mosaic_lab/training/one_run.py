@@ -1,4 +1,4 @@
-"""One run of an experiment with the Trainer, which goes on from its last checkpoint if there is one."""
+"""One run of an experiment with the Trainer, resumed from its last checkpoint if there is one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,37 +8,14 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
-from mosaic_lab.training.options import TrainingArguments
+from mosaic_lab.training.options import TrainingArguments, learning_options
 from mosaic_lab.training.run import save
 from mosaic_lab.training.trainer import Trainer, last_checkpoint
 
-# Options of the Trainer that change what is learned.
-_LEARNING = (
-    "learning_rate",
-    "lr_scheduler_type",
-    "lr_scheduler_kwargs",
-    "warmup_steps",
-    "max_steps",
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "max_grad_norm",
-    "bf16",
-    "fp16",
-    "eval_strategy",
-    "eval_steps",
-    "load_best_model_at_end",
-)
 
-
-def learning_options(arguments: TrainingArguments) -> dict[str, Any]:
-    """The Trainer's options that a result depends on, as JSON has them."""
-    options = arguments.to_dict()
-    return {name: options[name] for name in _LEARNING}
+def run_options(arguments: TrainingArguments) -> dict[str, Any]:
+    """The Trainer's options that a result depends on, but for the seed, which each run has of its own."""
+    return {name: value for name, value in learning_options(arguments).items() if name != "seed"}
 
 
 def train(

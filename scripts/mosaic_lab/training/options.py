@@ -1,8 +1,10 @@
 """The options of `train.py`, and the YAML recipes that preset them."""
 
+import json
 import os
+import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +16,51 @@ from mosaic_lab.training.trainer import is_complete, last_checkpoint
 
 EMBEDDED_CORPUS = "stories"
 ON_HUB = "the Hub"
-# The Trainer's options that say what came of a run.
-RECORDED = (
+# The Trainer's options that change what is learned: recorded with results, on cards and in checkpoints.
+LEARNING = (
     "learning_rate",
     "lr_scheduler_type",
+    "lr_scheduler_kwargs",
     "warmup_steps",
+    "max_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "auto_find_batch_size",
+    "average_tokens_across_devices",
     "optim",
+    "optim_args",
+    "optim_target_modules",
     "weight_decay",
     "adam_beta1",
     "adam_beta2",
+    "adam_epsilon",
     "max_grad_norm",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
+    "label_smoothing_factor",
+    "neftune_noise_alpha",
     "bf16",
     "fp16",
+    "tf32",
     "seed",
+    "data_seed",
+    "accelerator_config",
+    "dataloader_drop_last",
+    "train_sampling_strategy",
+    "ignore_data_skip",
+    "load_best_model_at_end",
 )
+# Those that do so where the best model is taken.
+SELECTING = (
+    "metric_for_best_model",
+    "greater_is_better",
+    "eval_strategy",
+    "eval_steps",
+    "eval_delay",
+    "save_strategy",
+    "save_steps",
+)
+# Those in which a run that is resumed may differ from its beginning: it ends earlier or later.
+LENGTHS = ("max_steps", "num_train_epochs")
 
 
 @dataclass
@@ -134,35 +165,58 @@ class TrainingArguments(HfTrainingArguments):
         if not self.output_dir:
             raise ValueError("output_dir must name the folder for the trained model")
         if self.hub_token is not None:
-            # The Trainer pickles its options, and uploads them.
-            raise ValueError("hub_token would be uploaded with training_args.bin; set HF_TOKEN instead")
+            # The Trainer pickles its options before it uploads.
+            raise ValueError("hub_token would be written to the disk; set HF_TOKEN instead")
         if self.push_to_hub and self.hub_revision is not None:
             raise ValueError(f"hub_revision {self.hub_revision}: only the main branch is uploaded to")
         super().__post_init__()
         # Pinning needs a device to pin for, and warns without one.
         self.dataloader_pin_memory &= torch.accelerator.is_available()
+        # None are unused here, and looking for them costs time and a warning for each process.
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False
+        # It would turn NaN into 0; the Trainer here stops instead.
+        self.logging_nan_inf_filter = False
+
+
+def learning_options(training: TrainingArguments) -> dict[str, Any]:
+    """The Trainer's options that change what is learned, as JSON has them."""
+    options = training.to_dict()
+    names = LEARNING + (SELECTING if training.load_best_model_at_end else ())
+    return json.loads(json.dumps({name: options[name] for name in names if name in options}))
 
 
 def describe_recipe(
     model: ModelArguments, data: DataArguments, training: TrainingArguments
 ) -> dict[str, Any]:
-    """The options that say what came of a run, without the places of files on this machine."""
-    recipe = {"dataset": data.dataset}
-    if data.dataset == EMBEDDED_CORPUS:
-        recipe |= {"dataset_from": "the embedded grammar", "num_stories": data.num_stories}
-    elif Path(data.dataset).expanduser().exists():
-        recipe |= {"dataset": Path(data.dataset).absolute().name, "dataset_from": "local files"}
-    else:
-        recipe["dataset_from"] = ON_HUB
-    recipe["model"] = model.model if not Path(model.model).exists() else Path(model.model).absolute().name
-    if model.train_tokenizer is not None:
-        recipe["train_tokenizer"] = model.train_tokenizer
-    options = training.to_dict()
-    return recipe | {
-        "block_size": data.block_size,
-        **{name: options[name] for name in RECORDED},
-        "devices": training.world_size,
+    """All options that change what is learned, without the places of files on this machine.
+
+    As a recipe it trains the same model again, on as many devices, where its files are.
+    """
+    recipe = {
+        **asdict(data),
+        "dataset": _strip_folder(data.dataset),
+        "model": _strip_folder(model.model),
+        "tokenizer": model.tokenizer and _strip_folder(model.tokenizer),
+        "train_tokenizer": model.train_tokenizer,
+        **learning_options(training),
     }
+    del recipe["preprocessing_workers"]
+    if data.dataset != EMBEDDED_CORPUS:
+        del recipe["num_stories"]
+    return recipe
+
+
+def describe_source(dataset: str) -> str:
+    """Where stories come from: the embedded grammar, local files, or the Hub."""
+    if dataset == EMBEDDED_CORPUS:
+        return "the embedded grammar"
+    return "local files" if Path(dataset).expanduser().exists() else ON_HUB
+
+
+def _strip_folder(name: str) -> str:
+    path = Path(name).expanduser()
+    return path.absolute().name if path.exists() else name
 
 
 def check_output_dir(arguments: TrainingArguments) -> None:
@@ -200,13 +254,25 @@ def check_output_dir(arguments: TrainingArguments) -> None:
 
 
 def check_processes(arguments: TrainingArguments) -> None:
-    """Makes sure that processes which were started together will train together.
+    """Makes sure that processes which were started together will train together, on what they were meant for.
 
     Raises:
-        InputError: if they would not, each of them training the whole model on a CPU.
+        InputError: in the first process, if each of them would train the whole model on a CPU, or if they
+            were started for GPUs and there is none.
+        SystemExit: in the others.
     """
     num_started = int(os.environ.get("WORLD_SIZE", 1))
-    if num_started != arguments.world_size:
-        raise InputError(
-            f"use_cpu must be true: {num_started} processes have been started, and there is no GPU"
+    if num_started == 1 or torch.accelerator.is_available():
+        return
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "false":
+        problem = (
+            f"{num_started} processes have been started for as many GPUs, and there is no GPU; on a CPU take "
+            "configuration/accelerate/cpu-processes.yaml"
         )
+    elif num_started != arguments.world_size:
+        problem = f"use_cpu must be true: {num_started} processes have been started, and there is no GPU"
+    else:
+        return
+    if os.environ.get("RANK", "0") != "0":
+        sys.exit(2)
+    raise InputError(problem)

@@ -6,17 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
-from matplotlib.ticker import EngFormatter  # noqa: E402
-
-from mosaic_lab.core.files import write_json  # noqa: E402
+from mosaic_lab.core.figures import BLUE, ORANGE, SKY, save_figure, tidy
+from mosaic_lab.core.files import write_json
 
 CURVE_DATA, CURVE_PICTURE, RESULTS = "loss_curve.json", "loss_curve.png", "results.json"
-TRAIN_COLOUR, VALIDATION_COLOUR, BIGRAM_COLOUR = "#9bb8d3", "#1f4e79", "#c0504d"
 
 
 def extract_curve(log_history: list[dict], tokens_per_step: int, bigram_loss: float | None) -> dict[str, Any]:
@@ -25,7 +21,7 @@ def extract_curve(log_history: list[dict], tokens_per_step: int, bigram_loss: fl
     Args:
         log_history (`list[dict]`): `trainer.state.log_history`.
         tokens_per_step (`int`): tokens of all devices in one optimiser step.
-        bigram_loss (`float`, *optional*): loss of the bigram model on the validation rows, nats a token.
+        bigram_loss (`float`, *optional*): loss of the bigram model on the validation rows, nats per token.
 
     Returns:
         `dict`: `train` and `validation`, each with equally long lists `step` and `loss`; the other arguments.
@@ -42,8 +38,8 @@ def draw_curve(data: str | os.PathLike, picture: str | os.PathLike) -> None:
     curve = json.loads(Path(data).read_text(encoding="utf-8"))
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     styles = {
-        "train": {"color": TRAIN_COLOUR, "linewidth": 1.2},
-        "validation": {"color": VALIDATION_COLOUR, "linewidth": 1.8, "marker": "o", "markersize": 4},
+        "train": {"color": SKY, "linewidth": 1.2},
+        "validation": {"color": BLUE, "linewidth": 1.8, "marker": "o", "markersize": 4},
     }
     for name, style in styles.items():
         losses = curve[name]["loss"]
@@ -52,25 +48,21 @@ def draw_curve(data: str | os.PathLike, picture: str | os.PathLike) -> None:
             axes.plot(tokens, losses, label=f"{name}, {losses[-1]:.2f} at the end", **style)
     if curve["bigram_loss"] is not None:
         label = f"bigram model on the validation rows, {curve['bigram_loss']:.2f}"
-        axes.axhline(curve["bigram_loss"], color=BIGRAM_COLOUR, linestyle="--", linewidth=1.2, label=label)
-    axes.set(xlabel="training tokens", ylabel="loss, nats a token", xlim=(0, None), ylim=(0, None))
+        axes.axhline(curve["bigram_loss"], color=ORANGE, linestyle="--", linewidth=1.2, label=label)
+    axes.set(xlabel="training tokens", ylabel="loss, nats per token", xlim=(0, None), ylim=(0, None))
     axes.xaxis.set_major_formatter(EngFormatter())
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
-    figure.savefig(picture, dpi=150, format="png")
-    plt.close(figure)
+    save_figure(figure, picture)
 
 
 def write_report(folder: str | os.PathLike, curve: dict[str, Any], results: dict[str, Any]) -> None:
-    """Leaves the curve, its picture and the results in `folder`; none of them is ever half there."""
+    """Writes the curve, its picture and the results into `folder`, each of them complete or not at all."""
     folder = Path(folder)
     for name, content in ((CURVE_DATA, curve), (RESULTS, results)):
         write_json(folder / name, content)
-    partial = folder / f"{CURVE_PICTURE}.partial"
-    draw_curve(folder / CURVE_DATA, partial)
-    partial.replace(folder / CURVE_PICTURE)
+    draw_curve(folder / CURVE_DATA, folder / CURVE_PICTURE)
 
 
 def summarise(folder: str | os.PathLike, curve: dict[str, Any], results: dict[str, Any]) -> str:

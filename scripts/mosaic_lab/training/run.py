@@ -11,10 +11,11 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from modeling_mosaic.push_callback import PushModelCode
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.files import occupying, sync
 from mosaic_lab.core.hub_access import naming_hub_errors
 from mosaic_lab.hub.push import push
 from mosaic_lab.training.corpus import load_stories, stream_stories
-from mosaic_lab.training.model import build_model, is_trained
+from mosaic_lab.training.model import build_model, is_trained, list_presets
 from mosaic_lab.training.ngram import ngram_loss
 from mosaic_lab.training.options import (
     DataArguments,
@@ -23,8 +24,10 @@ from mosaic_lab.training.options import (
     check_output_dir,
     check_processes,
     describe_recipe,
+    describe_source,
 )
 from mosaic_lab.training.report import extract_curve, summarise, write_report
+from mosaic_lab.training.resume import check_resumed, describe_run
 from mosaic_lab.training.rows import collate_rows, pack_rows, stream_rows
 from mosaic_lab.training.tokenizer import load_tokenizer
 from mosaic_lab.training.trainer import Trainer
@@ -46,6 +49,11 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
     check_processes(training)
     if data.streaming and training.max_steps <= 0:
         raise InputError(f"streaming needs max_steps to know when to end, not {training.max_steps}")
+    with occupying(training.output_dir) if training.process_index == 0 else nullcontext():
+        return _run(model, data, training)
+
+
+def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> dict[str, Any]:
     with training.main_process_first():
         tokenizer, origin, train_rows, validation_rows = load_rows(model, data)
     set_seed(training.seed)
@@ -54,6 +62,10 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
         raise InputError(
             f"eval_strategy {training.eval_strategy}: there are no validation stories; set it to no"
         )
+    recipe = describe_recipe(model, data, training)
+    options = describe_run(recipe, training.world_size, train_rows, network.config)
+    if training.resume_from_checkpoint is not None:
+        check_resumed(training.resume_from_checkpoint, options)
     # With push_to_hub, it makes the repository.
     repo_id = training.hub_model_id or training.output_dir
     with naming_hub_errors(repo_id) if training.push_to_hub else nullcontext():
@@ -65,6 +77,7 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
             eval_dataset=validation_rows,
             processing_class=tokenizer,
             callbacks=[PushModelCode()],
+            options=options,
         )
     if trainer.is_world_process_zero():
         number = "a stream of" if data.streaming else f"{len(train_rows):,}"
@@ -80,7 +93,8 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
         "steps": trainer.state.global_step,
         "seconds": metrics["train_runtime"],
         "tokens_per_second": metrics["train_samples_per_second"] * data.block_size,
-        "recipe": describe_recipe(model, data, training),
+        "dataset_from": describe_source(data.dataset),
+        **options,
     }
     if trainer.is_world_process_zero():
         report(trainer, results, train_rows, validation_rows, len(tokenizer))
@@ -93,6 +107,12 @@ def load_rows(
     model: ModelArguments, data: DataArguments
 ) -> tuple[PreTrainedTokenizerBase, str, Dataset | IterableDataset, Dataset | None]:
     """The tokenizer, where it came from, and the rows to train and to validate on."""
+    if model.train_tokenizer is not None and is_trained(model.model):
+        raise InputError(
+            f"train_tokenizer {model.train_tokenizer}: for new models only; {model.model} is neither a config"
+            f" JSON nor a preset ({', '.join(list_presets())}), and a trained model's weights belong to the "
+            "tokens of its own tokenizer"
+        )
     train, validation = (stream_stories if data.streaming else load_stories)(data)
     name = model.tokenizer
     if name is None and model.train_tokenizer is None and is_trained(model.model):
@@ -109,7 +129,7 @@ def load_rows(
 
 
 def save(trainer: Trainer, folder: Path) -> None:
-    """Saves model and tokenizer beside `folder`'s checkpoints, file by file once all of them are complete."""
+    """Saves model and tokenizer beside the checkpoints in `folder`, file by file once all are complete."""
     if trainer.is_fsdp_enabled:
         # Checkpoints may be in shards, a model for `from_pretrained` is whole.
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
@@ -118,6 +138,7 @@ def save(trainer: Trainer, folder: Path) -> None:
     trainer.save_model(str(partial), _internal_call=True)
     if trainer.is_world_process_zero():
         for file in partial.iterdir():
+            sync(file)
             file.replace(folder / file.name)
         shutil.rmtree(partial)
         trainer.save_state()

@@ -6,8 +6,10 @@ import torch
 
 from mosaic_lab.benchmark import measure
 from mosaic_lab.benchmark.hardware import describe_hardware
-from mosaic_lab.benchmark.measure import measure_peak_memory, seconds_per_call, take_turns
-from mosaic_lab.benchmark.ratios import compute_ratio
+from mosaic_lab.benchmark.measure import seconds_per_call, take_turns
+from mosaic_lab.benchmark.memory import measure_peak_memory
+from mosaic_lab.benchmark.operations import count_operations
+from mosaic_lab.benchmark.report import compute_ratios
 
 
 def test_contestants_take_turns_and_the_first_round_does_not_count():
@@ -35,9 +37,19 @@ def test_short_runs_are_repeated(monkeypatch):
 
 def test_ratio_is_the_median_of_the_rounds():
     row = {"measure": "time", "seconds": {"mosaic": [1.0, 9.0, 2.0], "gpt2": [2.0, 3.0, 2.0]}}
-    assert compute_ratio(row, "mosaic", "gpt2") == 1.0
-    assert compute_ratio(row, "plain", "mosaic") is None
-    assert compute_ratio({"measure": "memory", "bytes": {"mosaic": 3, "gpt2": 2}}, "mosaic", "gpt2") == 1.5
+    assert compute_ratios(row) == {"mosaic / GPT-2": 1.0}
+    row = {"measure": "memory", "bytes": {"mosaic": 3, "gpt2": 2, "plain": 6}}
+    assert compute_ratios(row) == {"mosaic / GPT-2": 1.5, "plain / mosaic": 2.0}
+
+
+def test_operations_are_counted_with_what_they_are_made_of():
+    x = torch.ones(2, 3, requires_grad=True)
+    assert count_operations(lambda: x + x) == 1
+    assert count_operations(lambda: x.view(6).neg()) == 2
+    # `aten::matmul` in front of it.
+    assert count_operations(lambda: x @ x.T) == 1 + count_operations(lambda: x.mm(x.T))
+    forward = count_operations(lambda: (x * x).sum())
+    assert count_operations(lambda: (x * x).sum().backward()) > 2 * forward
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak of a process cannot be reset")

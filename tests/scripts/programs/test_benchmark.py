@@ -1,7 +1,4 @@
-import gc
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,39 +6,37 @@ import torch
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM, modeling_mosaic
 from modeling_mosaic.leaky_average import leaky_average
-from mosaic_lab.benchmark import plot
-from mosaic_lab.benchmark.cells import make_tokens, plan_cells, run_once
-from mosaic_lab.benchmark.leaky_share import record_inputs
-from mosaic_lab.benchmark.measure import memory_environment
+from modeling_mosaic.plain_mosaic import PlainMosaic
+from mosaic_lab.benchmark import measure, plot
+from mosaic_lab.benchmark.cells import make_tokens, plan_cells
+from mosaic_lab.benchmark.check import compare
+from mosaic_lab.benchmark.contestants import Contestant
+from mosaic_lab.benchmark.memory import in_fresh_process
 from mosaic_lab.benchmark.models import balance_parameters, build_gpt2, build_mosaic, count_parameters
-from mosaic_lab.benchmark.options import make_parser
+from mosaic_lab.benchmark.options import BenchmarkArguments
+from mosaic_lab.core.command import CommandParser
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.programs import benchmark
-from plain_mosaic import plain_logits
 
 RECIPES = sorted((Path(__file__).parents[3] / "configuration" / "benchmark").glob("*.yaml"))
 SMOKE = str(next(path for path in RECIPES if path.stem == "smoke"))
 
 
-def parse(*argv):
-    return make_parser().parse([SMOKE, *argv])[0]
+def parse(recipe=SMOKE, *argv):
+    parser = CommandParser(BenchmarkArguments, description="", recipes="benchmark")
+    return parser.parse([str(recipe), *argv])[0]
 
 
-def measure_memory_here(argv, cell, name):
-    # Spares the search through all that pytest has loaded.
-    gc.freeze()
-    # So small a model may find room in what others have freed.
-    peak = max(1, benchmark.peak_memory(name, cell, parse()))
-    gc.unfreeze()
-    return peak
+def find_cell(options, name):
+    return next(cell for cell in plan_cells(options) if cell.name == name)
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """The folder that the smoke recipe leaves behind; memory is measured without processes of its own."""
+    """The folder that the smoke recipe leaves behind, with numbers in place of memory."""
     folder = tmp_path_factory.mktemp("measured")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "peak_memory_of_process", measure_memory_here)
+        patch.setattr(measure, "in_fresh_process", lambda function, name, cell, options: 1000 * len(name))
         benchmark.main([SMOKE, "--output_dir", str(folder)])
     return folder
 
@@ -55,14 +50,14 @@ def instant(monkeypatch):
 
     names = Names()
 
-    def measure_cell(cell, options, build, measure_memory):
+    def measure_cell(cell, options):
         if len(names) == names.stop_at:
             raise KeyboardInterrupt
         names.append(cell.name)
-        row = {"name": cell.name, **vars(cell), "contestants": list(cell.contestants)}
-        if cell.measure == "memory":
-            return {**row, "bytes": dict.fromkeys(cell.contestants, 10**7)}
-        return {**row, "seconds": {name: [0.1 * options.repeats] * 5 for name in cell.contestants}}
+        if cell.measure == "time":
+            return {"seconds": {name: [0.1 * options.repeats] * 5 for name in cell.contestants}}
+        kind = "bytes" if cell.measure == "memory" else cell.measure
+        return {kind: dict.fromkeys(cell.contestants, 10**7)}
 
     monkeypatch.setattr(benchmark, "measure_cell", measure_cell)
     return names
@@ -92,25 +87,17 @@ def make_generic_model():
     return model
 
 
-def test_plain_implementation_equals_the_equations_of_the_tests():
-    model = make_generic_model()
-    tokens = torch.randint(40, (2, 12))
-    logits = benchmark.PlainMosaic(model).logits(tokens)
-    expected = torch.stack([plain_logits(model, row.tolist()) for row in tokens])
-    torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-12)
-    last = benchmark.PlainMosaic(model).logits(tokens, last_only=True)
-    torch.testing.assert_close(last, logits[:, -1:], rtol=1e-10, atol=1e-12)
-
-
 def test_plain_implementation_equals_the_model():
     model = make_generic_model()
     tokens = torch.randint(40, (2, 150))
-    differences = benchmark.compare(model, tokens)
+    differences = compare(model, tokens)
     assert differences.keys() == {"logits", *dict(model.named_parameters())}
     assert max(differences.values()) < 1e-10
     for time in (1, 2):
-        plain = benchmark.PlainMosaic(model).logits(tokens[:, :time])
+        plain = PlainMosaic(model).logits(tokens[:, :time])
         torch.testing.assert_close(plain, model(tokens[:, :time]).logits, rtol=1e-10, atol=1e-12)
+    last = PlainMosaic(model).logits(tokens, last_only=True)
+    torch.testing.assert_close(last, model(tokens).logits[:, -1:], rtol=1e-10, atol=1e-12)
 
 
 def test_unequal_models_are_not_timed(tmp_path, monkeypatch, capsys, instant):
@@ -133,51 +120,65 @@ def test_result_has_every_cell(measured):
     assert {file.stem for file in measured.iterdir()} == {result["name"]}
     assert result["name"] == f"{result['date']}-smoke-{result['hardware']['slug']}"
     cells = {cell["name"]: cell for cell in result["cells"]}
-    assert list(cells) == [cell.name for cell in plan_cells(parse())] == list(result["ratios"])
-    assert len(cells) == 17
+    assert list(cells) == [cell.name for cell in plan_cells(parse())]
+    assert len(cells) == 26
     for cell in cells.values():
-        measurements = cell["bytes"] if cell["measure"] == "memory" else cell["seconds"]
-        assert list(measurements) == cell["contestants"]
-        for value in measurements.values():
-            assert value > 0 if cell["measure"] == "memory" else len(value) == 5 and min(value) > 0
-    assert "plain" in cells["time-train-16-batch8-eager"]["contestants"]
+        kind = {"time": "seconds", "memory": "bytes"}.get(cell["measure"], "operations")
+        assert list(cell[kind]) == cell["contestants"]
+        for name, value in cell[kind].items():
+            if kind == "seconds":
+                assert len(value) == 5 and min(value) > 0
+            elif kind == "bytes":
+                assert value == 1000 * len(name)
+            else:
+                # Views and all, a block cannot do with less.
+                assert value > 50 * result["options"]["num_hidden_layers"]
+    step = cells["time-train-16-batch8-eager"]
+    assert step["contestants"] == ["mosaic", "gpt2", "mosaic_own_loss", "plain"]
+    ratios = [a / b for a, b in zip(step["seconds"]["mosaic"], step["seconds"]["gpt2"], strict=True)]
+    assert step["ratios"]["mosaic / GPT-2"] == sorted(ratios)[2]
     assert "plain" not in cells["time-train-64-batch2-eager"]["contestants"]
     assert result["check"]["float64"]["gradients"] < 1e-10
 
 
-def test_report_has_targets_and_tables(measured):
+def test_report_has_a_table_per_measure(measured):
     (path,) = measured.glob("*.md")
     report = path.read_text()
     result = json.loads(path.with_suffix(".json").read_text())
-    assert len(result["targets"]) == 8
-    for target in result["targets"]:
-        assert f"| {target['target']} " in report and f"| {target['value']:.3f} " in report
-    for title in ("Training step", "Prefill", "Time per new token", "Peak memory"):
+    for title in ("Operations", "Time", "Peak memory"):
         assert f"## {title}, eager" in report
+    for cell in result["cells"]:
+        if cell["measure"] == "operations":
+            assert f"| {cell['operations']['mosaic']:,} " in report
+            assert f"| {cell['ratios']['mosaic / GPT-2']:.2f} " in report
     assert f"mosaic {result['parameters']['mosaic']:,}" in report
     assert "{" not in report
 
 
-def test_picture_can_be_drawn_again(measured, tmp_path):
+def test_pictures_can_be_drawn_again(measured, tmp_path):
+    """Those of earlier results too."""
     (data,) = measured.glob("*.json")
     assert data.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    (tmp_path / "again.json").write_text(data.read_text())
-    plot.main([str(tmp_path / "again.json")])
-    assert (tmp_path / "again.png").read_bytes().startswith(b"\x89PNG")
+    earlier = Path(__file__).parents[3] / "results" / "benchmark"
+    for number, path in enumerate([data, *earlier.glob("*.json")]):
+        again = tmp_path / f"{number}.json"
+        again.write_text(path.read_text())
+        plot.main([str(again)])
+        assert again.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_stopped_run_goes_on(tmp_path, instant, capsys):
+def test_stopped_run_resumes(tmp_path, instant, capsys):
     argv = [SMOKE, "--output_dir", str(tmp_path), "--contexts", "16", "64", "128"]
     instant.stop_at = 5
     with pytest.raises(SystemExit) as stop:
         benchmark.main(argv)
     assert stop.value.code == 130
-    assert [path.name.split(".", 1)[1] for path in tmp_path.iterdir()] == ["partial.jsonl"]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
     instant.stop_at = None
     benchmark.main(argv)
-    assert instant == [cell.name for cell in plan_cells(parse("--contexts", "16", "64", "128"))]
+    assert instant == [cell.name for cell in plan_cells(parse(SMOKE, "--contexts", "16", "64", "128"))]
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md", ".png"]
-    assert "## Targets" in capsys.readouterr().out
+    assert "## Time, eager" in capsys.readouterr().out
 
 
 def test_results_are_neither_mixed_nor_overwritten(tmp_path, instant, read_error):
@@ -186,7 +187,7 @@ def test_results_are_neither_mixed_nor_overwritten(tmp_path, instant, read_error
     with pytest.raises(SystemExit):
         benchmark.main(argv)
     error = read_error(benchmark.main, *argv, "--repeats", "6")
-    assert "partial.jsonl holds cells of other options: repeats 5, not 6" in error
+    assert ".partial" in error and "begun with other options: repeats 5, not 6" in error
     instant.stop_at = None
     benchmark.main(argv)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -196,59 +197,80 @@ def test_results_are_neither_mixed_nor_overwritten(tmp_path, instant, read_error
     assert "cannot be written" in read_error(benchmark.main, SMOKE, "--output_dir", tmp_path / "file")
 
 
-def test_program_measures_memory_in_a_process_of_its_own():
-    cell = "memory-train-16-batch8-eager"
-    result = subprocess.run(
-        [sys.executable, "-m", "mosaic_lab.programs.benchmark", SMOKE, "--memory_of", cell, "mosaic"],
-        env={**memory_environment(), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
+def test_memory_is_measured_in_a_process_of_its_own():
+    options = parse()
+    cell = find_cell(options, "memory-train-16-batch8-eager")
+    peak = in_fresh_process(measure.peak_memory, "mosaic", cell, options)
     # Parameters, gradients and the two moments of AdamW are the least.
-    assert int(result.stdout) > 16 * balance_parameters(parse())["mosaic"]
+    assert 16 * balance_parameters(options)["mosaic"] < peak < 100e6
 
 
-def test_decoding_goes_on_to_the_last_token():
-    options = parse("--execution", "compiled", "eager", "--dtype", "bfloat16")
-    assert options.execution == ["eager", "compiled"]
-    for cell in plan_cells(options):
-        if cell.task == "decode" and cell.context == 64 and cell.measure == "time":
-            assert cell.contestants == ("mosaic", "gpt2")
-            for name in cell.contestants:
-                contestant = benchmark.build_contestant(name, cell, options)
-                assert contestant.model.dtype == torch.bfloat16
-                assert run_once(contestant, cell, make_tokens(cell, options)) > 0
+def test_losses_are_the_same_but_for_its_own():
+    options = parse()
+    cell = find_cell(options, "time-train-16-batch8-eager")
+    contestants = {name: Contestant(name, cell, options) for name in cell.contestants}
+    functions = {name: contestants[name].model.loss_function.__name__ for name in ("mosaic", "gpt2")}
+    assert set(functions.values()) == {"ForCausalLMLoss"}
+    assert contestants["mosaic_own_loss"].model.loss_function.__name__ == "next_token_loss"
+    tokens = make_tokens(cell, options)
+    losses = [
+        contestants[name].model(input_ids=tokens, labels=tokens, use_cache=False).loss.item()
+        for name in ("mosaic", "mosaic_own_loss", "plain")
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def test_decoding_continues_to_the_last_token():
+    options = parse(SMOKE, "--dtype", "bfloat16")
+    cell = find_cell(options, "time-decode-64+4-batch1-eager")
+    assert cell.contestants == ("mosaic", "gpt2")
+    for name in cell.contestants:
+        contestant = Contestant(name, cell, options)
+        assert contestant.model.dtype == torch.bfloat16
+        assert contestant.run(make_tokens(cell, options)) > 0
+
+
+@pytest.mark.parametrize("execution", ["fullgraph", "regional"])
+def test_compiled_steps(monkeypatch, execution):
+    """The first step's time apart from that of later ones; graphs run as they are, which saves minutes."""
+    compiled, compile = [], torch.compile
+
+    def record(model, **options):
+        compiled.append((type(model).__name__, options))
+        return compile(model, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", record)
+    options = parse(SMOKE, "--execution", "compiled")
+    assert [cell.name for cell in plan_cells(options)] == [
+        "time-train-16-batch8-fullgraph",
+        "time-train-16-batch8-regional",
+    ]
+    row = measure.measure_cell(find_cell(options, f"time-train-16-batch8-{execution}"), options)
+    assert row["first_seconds"].keys() == row["seconds"].keys() == {"mosaic", "gpt2"}
+    for name, seconds in row["seconds"].items():
+        assert row["first_seconds"][name] > min(seconds)
+    if execution == "fullgraph":
+        assert ("MosaicForCausalLM", {"fullgraph": True}) in compiled
+    else:
+        assert [name for name, _ in compiled].count("MosaicBlock") == options.num_hidden_layers
 
 
 def test_training_in_bfloat16_keeps_float32_weights():
-    options = parse("--dtype", "bfloat16")
-    cell = next(cell for cell in plan_cells(options) if cell.task == "train")
-    for name in cell.contestants:
-        contestant = benchmark.build_contestant(name, cell, options)
+    options = parse(SMOKE, "--dtype", "bfloat16")
+    cell = find_cell(options, "time-train-16-batch8-eager")
+    for name in ("mosaic", "gpt2", "mosaic_own_loss"):
+        contestant = Contestant(name, cell, options)
         before = [parameter.clone() for parameter in contestant.model.parameters()]
-        run_once(contestant, cell, make_tokens(cell, options))
+        contestant.run(make_tokens(cell, options))
         after = list(contestant.model.parameters())
         assert {parameter.dtype for parameter in after} == {torch.float32}
         assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
         assert all(parameter.grad is None for parameter in after)
 
 
-def test_leaky_averages_get_what_the_model_gives_them():
-    options = parse("--dtype", "bfloat16")
-    cell = plan_cells(options)[0]
-    model = benchmark.build_contestant("mosaic", cell, options).model
-    (args, kwargs), averages = record_inputs(model, make_tokens(cell, options), options)
-    assert args[0].shape == (cell.batch, cell.context, 32) and not kwargs["masks"]["keep"]
-    # Of the contextual and of the persistent memories.
-    assert len(averages) == 2
-    for inputs, _ in averages:
-        assert inputs[0].dtype == torch.bfloat16 and inputs[1].dtype == torch.float32
-
-
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes(path):
-    options, _ = make_parser().parse([str(path)])
+    options = parse(path)
     assert "1e-" not in path.read_text()
     for name in ("hidden_size", "repeats", "train_tokens", "plain_max_context"):
         assert type(getattr(options, name)) is int, name
@@ -277,6 +299,7 @@ def test_shipped_recipes(path):
         ("repeats: 4", "repeats must be at least 5, not 4"),
         ("contexts: [512, 600]", "contexts: 600 must be at least 2 and divide train_tokens (8192)"),
         ("contexts: 0", "contexts must be at least 1, not [0]"),
+        ("contexts: [512, 512]", "contexts must name one or more, each once, not [512, 512]"),
         ("decode_batches: [one]", "invalid int value: 'one'"),
         ("decode_new_tokens: 1", "decode_new_tokens must be at least 2, not 1"),
         ("execution: [eager, fast]", "execution must be eager or compiled, not 'fast'"),
@@ -291,16 +314,13 @@ def test_wrong_lines_are_named(tmp_path, line, problem):
     path = tmp_path / "recipe.yaml"
     path.write_text(line)
     with pytest.raises(InputError) as error:
-        make_parser().parse([str(path)])
+        parse(path)
     assert problem in str(error.value)
 
 
 def test_impossible_benchmarks_are_named(tmp_path, read_error):
     argv = (SMOKE, "--output_dir", tmp_path / "out")
     assert "too small to compare" in read_error(benchmark.main, *argv, "--vocab_size", "16")
-    assert "'plain' in 'memory-train-64-batch2-eager'" in read_error(
-        benchmark.main, SMOKE, "--memory_of", "memory-train-64-batch2-eager", "plain"
-    )
     if not torch.cuda.is_available():
         assert "no CUDA device" in read_error(benchmark.main, *argv, "--device", "cuda")
     assert not (tmp_path / "out").exists()

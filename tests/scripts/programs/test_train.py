@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mosaic_lab.programs import train
 from mosaic_lab.training import corpus
@@ -44,7 +44,9 @@ def test_folder_loads_with_the_auto_classes(trained):
     )
     assert model.config.max_position_embeddings == 64
     assert (trained / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
-    assert not list(trained.glob("*partial*")) and not (trained / "saving").exists()
+    assert model.config.use_cache and AutoConfig.from_pretrained(trained / "checkpoint-6").use_cache
+    left = {path.name for path in trained.rglob("*")}
+    assert not left & {"saving", "training_args.bin", "_training_args.bin", "_lock"}
 
 
 def test_resumed_run_ends_with_the_same_weights(trained, recipe, tmp_path):
@@ -77,6 +79,12 @@ def test_continues_a_trained_model_with_its_tokenizer(trained, recipe, tmp_path)
     curve = json.loads((tmp_path / "out" / "loss_curve.json").read_text())
     before = json.loads((trained / "loss_curve.json").read_text())
     assert curve["train"]["loss"][0] == pytest.approx(before["train"]["loss"][-1], rel=0.1)
+
+
+def test_new_tokenizer_for_a_trained_model_is_refused(trained, recipe, tmp_path, read_error):
+    error = read_error(train.main, recipe, "--output_dir", tmp_path / "out", "--model", trained)
+    assert f"train_tokenizer 320: for new models only; {trained} is neither" in error
+    assert not list(tmp_path.iterdir())
 
 
 def test_program_trains_gpt2_on_a_folder(recipe, tmp_path):

@@ -3,8 +3,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.training.model import PRESETS, build_model, is_trained, load_trained
+from mosaic_lab.training.model import PRESETS, build_model, is_trained, load_trained, load_with_tokenizer
 from mosaic_lab.training.tokenizer import load_gpt2_tokenizer, load_tokenizer
+from mosaic_lab.training.weights import find_nonfinite
 
 PAPER_SIZES = {1: 45_713_748, 2: 52_793_256, 8: 95_270_304, 12: 123_588_336, 18: 166_065_384}
 
@@ -67,6 +68,33 @@ def test_foreign_weights_are_refused(small_tokenizer, tmp_path):
     config.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="weights are missing: model.layers.4"):
         load_trained(str(tmp_path))
+
+
+@pytest.mark.parametrize(("value", "dtype"), [("nan", "float32"), ("-inf", "bfloat16")])
+def test_weights_that_are_no_numbers_are_refused(small_tokenizer, tmp_path, value, dtype):
+    model = build_model("mosaic-tiny", small_tokenizer, 64)
+    model.save_pretrained(tmp_path)
+    assert find_nonfinite(load_trained(str(tmp_path), dtype=dtype)) == []
+    model.model.layers[1].contextual_norm.weight.data[5] = float(value)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="NaN or infinite: model.layers.1.contextual_norm.weight, "):
+        load_trained(str(tmp_path), dtype=dtype)
+
+
+def test_tokenizer_must_fit_into_the_vocabulary(small_tokenizer, tmp_path):
+    build_model("mosaic-tiny", small_tokenizer, 64).save_pretrained(tmp_path)
+    small_tokenizer.save_pretrained(tmp_path)
+    assert len(load_with_tokenizer(str(tmp_path))[1]) == 259
+    load_gpt2_tokenizer()[0].save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="its tokenizer has 50,257 tokens, its vocabulary only 2,048"):
+        load_with_tokenizer(str(tmp_path))
+
+
+def test_unknown_models_come_with_the_presets(small_tokenizer):
+    with pytest.raises(
+        InputError, match="^model mosaic-99: cannot be loaded: .*; presets are .*, mosaic-tiny$"
+    ):
+        build_model("mosaic-99", small_tokenizer, 64)
 
 
 def test_unknown_attention_is_named(small_tokenizer):

@@ -1,9 +1,18 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.programs.train import make_parser
+from mosaic_lab.training.options import (
+    LEARNING,
+    LENGTHS,
+    SELECTING,
+    TrainingArguments,
+    check_processes,
+    learning_options,
+)
 
 RECIPES = sorted((Path(__file__).parents[3] / "configuration" / "train").glob("*.yaml"))
 
@@ -93,3 +102,28 @@ def test_shipped_recipes(path):
     assert type(data.block_size) is int and 0 < training.learning_rate < 0.1
     assert training.max_steps > 0 and training.output_dir.startswith("runs/")
     assert "1e-" not in path.read_text()
+
+
+def test_learning_options_are_the_trainers():
+    options = TrainingArguments("out", load_best_model_at_end=True, eval_strategy="steps").to_dict()
+    assert set(LEARNING) | set(SELECTING) | set(LENGTHS) <= set(options)
+    assert "eval_steps" in learning_options(
+        TrainingArguments("out", load_best_model_at_end=True, eval_strategy="steps", save_steps=500)
+    )
+    assert "eval_steps" not in learning_options(TrainingArguments("out"))
+
+
+def test_processes_for_gpus_without_a_gpu(monkeypatch):
+    """As `accelerate launch` with ddp.yaml starts them; the first one says so, the others are silent."""
+    arguments = TrainingArguments("out", use_cpu=True)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(InputError, match="use_cpu must be true: 8 processes"):
+        check_processes(arguments)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "False")
+    with pytest.raises(InputError, match="8 processes have been started for as many GPUs"):
+        check_processes(arguments)
+    monkeypatch.setenv("RANK", "3")
+    with pytest.raises(SystemExit) as stop:
+        check_processes(arguments)
+    assert stop.value.code == 2

@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import shutil
@@ -8,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.files import occupying
+from mosaic_lab.programs import train
 from mosaic_lab.training.options import TrainingArguments, check_output_dir
 from mosaic_lab.training.trainer import is_complete, last_checkpoint
 from process_group import count_changes, run_group
@@ -43,7 +46,9 @@ def check_resumed(run, folder, straight, size=1):
     """
     last = last_checkpoint(folder / "out")
     codes = run(size, *(["--resume_from_checkpoint"] if last else []))
-    assert codes == [0] * size, (folder / "log").read_text()
+    log = (folder / "log").read_text()
+    assert codes == [0] * size, log
+    assert not [problem for problem in ("missing keys", "mtime", "find_unused") if problem in log]
     resumed = load_file(folder / "out" / "model.safetensors")
     assert all(torch.equal(resumed[name], weight) for name, weight in straight[0][size].items())
     assert last_checkpoint(folder / "out") == str(folder / "out" / "checkpoint-6")
@@ -124,9 +129,113 @@ def test_half_deleted_checkpoints_are_incomplete(tmp_path, checkpoint, name):
         check_output_dir(arguments)
 
 
-def test_truncated_checkpoints_are_incomplete(checkpoint):
-    os.truncate(checkpoint / "model.safetensors", 100)
-    assert not is_complete(checkpoint)
+def zero(file):
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", lambda file: os.truncate(file, 100)),
+        ("model.safetensors", zero),
+        ("model.safetensors", flip_a_bit),
+        ("trainer_state.json", zero),
+        ("complete.json", zero),
+        ("complete.json", lambda file: file.write_text("")),
+        ("complete.json", lambda file: file.write_text("[]")),
+    ],
+)
+def test_damaged_checkpoints_lead_to_the_one_before(tmp_path, checkpoint, name, damage):
+    assert is_complete(checkpoint)
+    damage(checkpoint / name)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-6")
+
+
+def test_damaged_checkpoint_gives_way_to_new_ones(recipe, tmp_path, checkpoint):
+    """It has more steps, but does not count among those to keep."""
+    zero(checkpoint / "model.safetensors")
+    options = ["--output_dir", str(tmp_path), "--resume_from_checkpoint", "--save_total_limit", "3"]
+    train.main([str(recipe), *options, "--max_steps", "9", "--save_steps", "3"])
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-6", "checkpoint-9"}
+
+
+def test_diverged_run_stops_and_keeps_the_checkpoints_before(short_recipe, tmp_path, read_error):
+    """The first step of the warmup changes nothing, the second one makes weights of 1e36."""
+    out = tmp_path / "out"
+    options = ["--learning_rate", "1e38", "--warmup_steps", "100", "--save_steps", "1"]
+    error = read_error(train.main, short_recipe, "--output_dir", out, *options, "--save_total_limit", "3")
+    assert "step 3: the loss is nan" in error and error.endswith(
+        "the last checkpoint before is " + str(out / "checkpoint-2")
+    )
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint-1", "checkpoint-2"]
+    for checkpoint in out.iterdir():
+        weights = load_file(checkpoint / "model.safetensors").values()
+        assert is_complete(checkpoint) and all(weight.isfinite().all() for weight in weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--learning_rate", "inf", "--save_steps", "1"], "step 1: the weights are not finite any more ("),
+        (
+            ["--learning_rate", "1e36", "--max_steps", "1", "--save_strategy", "no"],
+            "step 1: the validation loss is nan",
+        ),
+    ],
+)
+def test_runs_that_diverge_at_once_leave_nothing(short_recipe, tmp_path, read_error, options, problem):
+    error = read_error(train.main, short_recipe, "--output_dir", tmp_path / "runs" / "out", *options)
+    assert problem in error and error.endswith("there is no checkpoint before")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_only_the_same_run_is_resumed(recipe, tmp_path, checkpoint, read_error):
+    """What differs is named; rows differ by their content, whatever they are called."""
+    resume = [recipe, "--output_dir", tmp_path, "--resume_from_checkpoint", checkpoint]
+    (tmp_path / "data").mkdir()
+    for options, problems in (
+        (["--learning_rate", "0.5", "--seed", "5"], ["learning_rate 0.03, not 0.5", "seed 42, not 5"]),
+        (["--adam_epsilon", "1e-4"], ["adam_epsilon 1e-08, not 0.0001"]),
+        (["--block_size", "32"], ["block_size 64, not 32", "rows.number"]),
+        (["--train_tokenizer", "300"], ["train_tokenizer 320, not 300", "rows.crc32"]),
+        (["--model", "mosaic-tiny"], ["model_config.hidden_size 32, not 128"]),
+    ):
+        error = read_error(train.main, *resume, *options)
+        assert "the run was begun with other options: " in error
+        assert all(problem in error for problem in problems), error
+
+
+def test_rows_are_known_by_their_content(recipe, tmp_path, read_error):
+    (tmp_path / "tales.txt").write_text("Once there was a dog.\n\n" * 2000)
+    options = ["--dataset", tmp_path / "tales.txt", "--output_dir", tmp_path / "out", "--save_steps", "1"]
+    options += ["--per_device_train_batch_size", "2", "--eval_strategy", "no", "--train_tokenizer", "257"]
+    train.main([str(recipe), *map(str, options), "--max_steps", "1"])
+    (tmp_path / "tales.txt").write_text("Once there was a cat.\n\n" * 2000)
+    error = read_error(train.main, recipe, *options, "--max_steps", "2", "--resume_from_checkpoint")
+    assert "other options: rows.crc32 " in error and "dataset" not in error.split("options: ")[1]
+
+
+def test_length_and_logging_may_change(recipe, tmp_path, checkpoint):
+    options = ["--output_dir", str(tmp_path), "--resume_from_checkpoint", "--max_steps", "14"]
+    train.main([str(recipe), *options, "--logging_steps", "1"])
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["steps"] == results["recipe"]["max_steps"] == 14
+    assert results["earlier_lengths"] == [{"until_step": 12, "max_steps": 12, "num_train_epochs": 3.0}]
+    steps = json.loads((tmp_path / "loss_curve.json").read_text())["train"]["step"]
+    assert steps[-3:] == [12, 13, 14]
+
+
+def test_second_program_in_a_folder_stops(short_recipe, tmp_path, read_error):
+    with occupying(tmp_path / "out"):
+        error = read_error(train.main, short_recipe, "--output_dir", tmp_path / "out")
+    assert error.endswith(f"output_dir {tmp_path / 'out'}: another program is at work in this folder")
+    assert not list(tmp_path.iterdir())
 
 
 def test_added_files_do_no_harm(checkpoint):
