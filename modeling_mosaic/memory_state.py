@@ -1,8 +1,8 @@
 """What a layer keeps in a cache besides its pairs, to continue after the last token.
 
-A layer's states are vectors after its last token: the leaky averages that the next keys continue, and the key
-and the raw value of the pair that the next token completes. They are kept as convolution states of kernel size
-1, because a cache rolls those back when it is cropped; it cannot roll back recurrent states.
+A layer's states are vectors after its last token: the leaky averages that the next keys continue, and the
+key and the raw value of the pair that the next token completes. They are kept as convolution states of kernel
+size 1, because a cache rolls those back when it is cropped; it cannot roll back recurrent states.
 
 Shapes: B batch, T new tokens, C hidden size, H heads, D head size.
 """

@@ -1,15 +1,14 @@
 """Memory Mosaics (Zhang, Nolte, Sadhukhan, Chen, Bottou; arXiv 2405.06394), a model made of memories.
 
-The file follows the paper: the two normalisations of its equation 7, the contextual memory of equation 8, the
-persistent memory, the block of its figure 8, and the models built from blocks.
+The file follows the paper: the keys of its equation 7, the contextual memory of equation 8, the persistent
+memory, the block of its figure 8, and the models built from blocks. `plain_mosaic.py` says the same in fewer
+words; there, reading begins.
 
 Shapes: B batch, T new tokens, S slots (T new ones behind those of the cache), C hidden size, H heads, D head
 size, M persistent pairs, N banks of them; n = B T tokens. A 1 in place of T is a single token, H11 stands for
 `(heads, 1, 1)`. Slot t of a memory holds pair t - 1: its key k_{t-1} and its value v_{t-1}, which token t
 completes. Slot 0 is a dummy that no query may see. So every token adds one slot, as in a transformer's cache.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -28,13 +27,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from .compatibility import CACHE_NAME, renames_cache
 from .configuration_mosaic import MosaicConfig
-from .leaky_average import leaky_average, leaky_step
 from .memory_masks import MemoryMasks, create_memory_masks, find_sequence_starts
+from .memory_norms import SCALAR_GAIN, DerivedScalars, MosaicLeakyNorm, MosaicPeekNorm, as_dtype
 from .memory_state import (
     CONTEXTUAL_AVERAGE,
     LAST_KEY,
@@ -48,9 +46,6 @@ from .memory_state import (
 )
 from .next_token_loss import next_token_loss
 
-# The scalars r and s of a memory are stored divided by this, as in the original: Adam then moves them ten
-# times as fast.
-SCALAR_GAIN = 10.0
 # So few queries of persistent memories are answered by two plain products, in fewer operations than a fused
 # kernel needs; the weights of more of them would take memory.
 FEW_QUERIES = 16
@@ -62,114 +57,6 @@ def split_heads(states_nC: torch.Tensor, num_heads: int, time: int) -> torch.Ten
     if time == 1:
         return states_nC.view(-1, num_heads, 1, head_dim)
     return states_nC.view(-1, time, num_heads, head_dim).transpose(1, 2)
-
-
-def in_full_precision(states: torch.Tensor) -> torch.Tensor:
-    """The same in float32, or in float64 if it is that."""
-    return states if states.dtype in (torch.float32, torch.float64) else states.float()
-
-
-def as_dtype(states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`states.to(dtype)`, which would be an operation even where there is nothing to convert."""
-    return states if states.dtype == dtype else states.to(dtype)
-
-
-def scaled_unit(vector_BHTD: torch.Tensor, scale_H11: torch.Tensor) -> torch.Tensor:
-    """`alpha Norm(x)` of equation 7; a zero vector stays zero, and has a finite gradient."""
-    norm_BHT1 = torch.linalg.vector_norm(vector_BHTD, dim=-1, keepdim=True)
-    return vector_BHTD * (scale_H11 / torch.threshold(norm_BHT1, 0.0, 1.0))
-
-
-class DerivedScalars:
-    """What follows from a few parameters alone, kept while they do not change and no gradient is wanted.
-
-    Decoding a token would otherwise spend a third of its operations on a few numbers per head. A change is
-    noticed by the parameters' identity, version and address, as autograd notices it: in training, by
-    `load_state_dict`, `from_pretrained`, offloading. Unnoticed, as by autograd, are only in-place writes to
-    `parameter.data`. Distributed processes, where sharding writes past autograd, keep nothing.
-    """
-
-    def __init__(self):
-        self.state = self.parameters = self.values = None
-
-    def get(self, derive: Callable, *parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The tuple `derive(*parameters)`, given them in full precision and shape `(heads, 1, 1)`."""
-        is_constant = not (torch.is_grad_enabled() or is_tracing() or torch.distributed.is_initialized())
-        if not is_constant or any(type(p) is not nn.Parameter or p.is_inference() for p in parameters):
-            self.state = self.parameters = self.values = None
-            return derive(*(in_full_precision(p).view(-1, 1, 1) for p in parameters))
-        state = [(p._version, p.data_ptr()) for p in parameters]
-        is_same = self.parameters is not None and all(
-            old is new for old, new in zip(self.parameters, parameters, strict=True)
-        )
-        if not is_same or self.state != state:
-            self.state, self.parameters = state, parameters
-            self.values = derive(*(in_full_precision(p).view(-1, 1, 1) for p in parameters))
-        return self.values
-
-    def __getstate__(self) -> dict:
-        """Copies of a model start anew."""
-        return dict.fromkeys(self.__dict__)
-
-
-class MosaicLeakyNorm(nn.Module):
-    """Leaky average of keys, normalised: `k_T = alpha Norm(k~_T + lambda kbar_{T-1})` (equation 7).
-
-    `lambda = exp(-|r|)` and `alpha = exp(min(s, max_log_scale)) ** power`, one r and one s per head. In a
-    contextual product both sides carry alpha; persistent keys are raw, so that the query carries it twice.
-
-    It is called a norm also because the Trainer spares what is called so from weight decay, as the original
-    spares these scalars; hence `peek_norm` and `log_value_norm`, too.
-    """
-
-    def __init__(self, num_heads: int, max_log_scale: float, power: int):
-        super().__init__()
-        self.max_log_scale = max_log_scale
-        self.power = power
-        self.leak = nn.Parameter(torch.empty(num_heads))
-        self.log_scale = nn.Parameter(torch.empty(num_heads))
-        self.derived = DerivedScalars()
-
-    def derive(self, leak_H11, log_scale_H11):
-        """The leak in nats per token, the decay lambda, and the scale alpha."""
-        leak_H11 = SCALAR_GAIN * leak_H11.abs()
-        log_scale_H11 = (SCALAR_GAIN * log_scale_H11).clamp(max=self.max_log_scale)
-        return leak_H11.flatten(), torch.exp(-leak_H11), torch.exp(self.power * log_scale_H11)
-
-    def forward(self, key_BHTD, state_BH1D=None, keep_BT=None, start_BT=None):
-        """Keys in the precision of `key_BHTD`, and the averages behind them in full precision."""
-        # Here alone, since accelerate takes offloaded parameters away between calls of modules.
-        leak_H, decay_H11, scale_H11 = self.derived.get(self.derive, self.leak, self.log_scale)
-        if key_BHTD.shape[2] == 1:
-            average_BHTD = leaky_step(in_full_precision(key_BHTD), decay_H11, state_BH1D, keep_BT, start_BT)
-        else:
-            state_BHD = None if state_BH1D is None else state_BH1D[:, :, 0]
-            average_BHTD, _ = leaky_average(key_BHTD, leak_H, state_BHD, keep_BT=keep_BT, start_BT=start_BT)
-        return as_dtype(scaled_unit(average_BHTD, scale_H11), key_BHTD.dtype), average_BHTD
-
-
-class MosaicPeekNorm(nn.Module):
-    """Values that peek one step ahead, normalised: `v_T = alpha Norm(c v~_T + (1 - c) v~_{T+1})` (eq. 7).
-
-    Norm makes this the paper's `v~_T + lambda v~_{T+1}` with `lambda = (1 - c) / c`. One c and one s per
-    head, `alpha = exp(s)`.
-    """
-
-    def __init__(self, num_heads: int):
-        super().__init__()
-        self.mix = nn.Parameter(torch.empty(num_heads))
-        self.log_scale = nn.Parameter(torch.empty(num_heads))
-        self.derived = DerivedScalars()
-
-    def derive(self, mix_H11, log_scale_H11):
-        """The mix c and the scale alpha."""
-        return mix_H11, torch.exp(SCALAR_GAIN * log_scale_H11)
-
-    def forward(self, value_BHTD: torch.Tensor, next_BHTD: torch.Tensor) -> torch.Tensor:
-        """Values v, from raw values v~ and those one token later; in the precision of `next_BHTD`."""
-        mix_H11, scale_H11 = self.derived.get(self.derive, self.mix, self.log_scale)
-        mixed_BHTD = torch.lerp(in_full_precision(next_BHTD), in_full_precision(value_BHTD), mix_H11)
-        return as_dtype(scaled_unit(mixed_BHTD, scale_H11), next_BHTD.dtype)
 
 
 class MosaicKeyExtractor(nn.Module):
@@ -205,7 +92,7 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
 
 
 def attend(module, query, key, value, mask, scaling=1.0, **kwargs):
-    """What a memory with these keys and values answers to each query, by the implementation of the config.
+    """Answers each query from a memory's keys and values, by the attention implementation of the config.
 
     `f(k) = sum_i softmax_i(scaling k . k_i) v_i` (equation 3): the average of the values under a Gaussian
     kernel, `exp(-scaling/2 |k - k_i|^2)` (equation 2), if all stored keys are equally long.
@@ -220,8 +107,9 @@ def attend(module, query, key, value, mask, scaling=1.0, **kwargs):
 def make_output_projection(config: MosaicConfig) -> nn.Linear:
     """Mixes what the memories of a layer recall; marked, as it starts smaller in deeper models.
 
-    GPT-2 initialises it where the module that owns it is initialised; transformers leaves that out for modules
-    of remote code that have no parameters of their own. Plain `nn.Linear`: quantisers match that class exactly.
+    GPT-2 initialises its own where the module that owns it is initialised; transformers leaves that out for
+    modules of remote code without parameters of their own. Plain `nn.Linear`, as quantisers match that class
+    exactly.
     """
     projection = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
     projection.is_output_projection = True

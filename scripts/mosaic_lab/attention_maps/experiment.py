@@ -8,7 +8,7 @@ import torch
 from filelock import FileLock
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from modeling_mosaic.modeling_mosaic import SCALAR_GAIN
+from modeling_mosaic.memory_norms import SCALAR_GAIN
 from mosaic_lab.attention_maps.options import MapsArguments, choose_contexts
 from mosaic_lab.attention_maps.report import ARRAYS, write_report
 from mosaic_lab.attention_maps.scores import average_scores
