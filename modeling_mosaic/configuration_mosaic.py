@@ -3,26 +3,13 @@
 import difflib
 import math
 
-from transformers import GenerationConfig, PreTrainedConfig
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
 from transformers.utils import logging
+from transformers.utils.type_validators import interval
 
 logger = logging.get_logger(__name__)
 
-# What `from_pretrained`, `save_pretrained` and the base class pass along besides the fields.
-_LIBRARY_FIELDS = {
-    "attn_implementation",
-    "auto_map",
-    "compression_config",
-    "experts_implementation",
-    "model_type",
-    "name_or_path",
-    "num_labels",
-    "output_attentions",
-    "per_layer_config",
-    "quantization_config",
-    "tie_last_hidden_states",
-    "torch_dtype",
-}
 _AUTO_MAP = {
     "AutoConfig": "configuration_mosaic.MosaicConfig",
     "AutoModel": "modeling_mosaic.MosaicModel",
@@ -30,22 +17,13 @@ _AUTO_MAP = {
     "AutoModelForSequenceClassification": "modeling_mosaic.MosaicForSequenceClassification",
     "AutoModelForTokenClassification": "modeling_mosaic.MosaicForTokenClassification",
 }
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_persistent_heads",
-    "persistent_memory_size",
-    "num_persistent_banks",
-    "max_position_embeddings",
-)
-_NUMBERS = ("layer_norm_eps", "attention_dropout", "hidden_dropout", "logit_scale", "max_log_key_scale")
-_SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
-# The square of a key scale, by which persistent memories are asked, has to be a float32.
-_LARGEST_LOG_KEY_SCALE = 44
+# Saved configs hold these besides the fields of their class.
+_OF_THE_LIBRARY = {"auto_map", "compression_config", "model_type", "quantization_config"}
+# Names more alike than this are taken for misspelt.
+_LIKENESS = 0.8
 
 
+@strict
 class MosaicConfig(PreTrainedConfig):
     r"""
     Configuration of [`MosaicModel`], the Memory Mosaic of arXiv 2405.06394. The defaults are the paper's
@@ -70,7 +48,7 @@ class MosaicConfig(PreTrainedConfig):
             residual stream.
         logit_scale (`float`, *optional*): factor on the logits; 1 / sqrt(`hidden_size`) if `None`.
         max_log_key_scale (`float`): the log of a key scale alpha_phi, in nats, is clamped here from above;
-            within +-44.
+            within +-40.
         tie_word_embeddings (`bool`): whether the head shares its weight with the embedding.
         max_position_embeddings (`int`): context the model was trained with, in tokens, for tools that ask.
             There are no positions in a Memory Mosaic, and no limit.
@@ -79,9 +57,9 @@ class MosaicConfig(PreTrainedConfig):
         pad_token_id (`int`, *optional*): padding token.
 
     Raises:
-        ValueError: for an unknown field, a size below 1, a `hidden_size` that is no multiple of a head count,
-            a number that is not finite, a probability outside [0, 1), or a token id below 0; the message
-            names the field and the value.
+        ValueError: for a misspelt field; other unknown ones are kept, with a warning.
+        StrictDataclassError: for a value of another type or out of range, or a `hidden_size` that is no
+            multiple of a head count; the message names the field and the value.
 
     Example:
 
@@ -95,96 +73,77 @@ class MosaicConfig(PreTrainedConfig):
     model_type = "mosaic"
     _auto_class = "AutoConfig"
     keys_to_ignore_at_inference = ["cache", "past_key_values"]
-    # Of each layer's memories: 0 the contextual average of keys, and the last raw value; 1 the persistent
-    # average of keys.
-    number_of_conv_states = 2
+    # What a cache keeps of each layer besides its pairs; `memory_state.py` names the states.
+    number_of_conv_states = 4
 
-    vocab_size: int = 50257
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
+    vocab_size: int = interval(min=1)(default=50257)
+    hidden_size: int = interval(min=1)(default=768)
+    num_hidden_layers: int = interval(min=1)(default=12)
+    num_attention_heads: int = interval(min=1)(default=12)
     num_persistent_heads: int | None = None
     persistent_memory_size: int | None = None
-    num_persistent_banks: int = 1
+    num_persistent_banks: int = interval(min=1)(default=1)
     use_bias: bool = False
-    layer_norm_eps: float = 1e-5
-    attention_dropout: float = 0.05
-    hidden_dropout: float = 0.05
-    logit_scale: float | None = None
-    max_log_key_scale: float = 5.0
+    layer_norm_eps: int | float = interval(min=0, max=1, exclude_min=True)(default=1e-5)
+    attention_dropout: int | float = interval(min=0, max=1, exclude_max=True)(default=0.05)
+    hidden_dropout: int | float = interval(min=0, max=1, exclude_max=True)(default=0.05)
+    logit_scale: int | float | None = None
+    # The square of its exponential, the scale of persistent queries, must stay finite in float32.
+    max_log_key_scale: int | float = interval(min=-40, max=40)(default=5.0)
     tie_word_embeddings: bool = True
-    max_position_embeddings: int = 512
+    max_position_embeddings: int = interval(min=1)(default=512)
     use_cache: bool = True
     bos_token_id: int | None = 50256
     eos_token_id: int | list[int] | None = 50256
     pad_token_id: int | None = None
 
     def __post_init__(self, **kwargs):
-        self._refuse_unknown_fields(kwargs)
+        self._refuse_misspelt(kwargs)
         if self.num_persistent_heads is None:
             self.num_persistent_heads = self.num_attention_heads
-        if isinstance(self.hidden_size, int) and self.hidden_size > 0:
-            if self.persistent_memory_size is None:
-                self.persistent_memory_size = 7 * self.hidden_size // 2
-            if self.logit_scale is None:
-                self.logit_scale = 1 / math.sqrt(self.hidden_size)
-        self.validate_architecture()
+        if self.persistent_memory_size is None:
+            self.persistent_memory_size = max(1, 7 * self.hidden_size // 2)
+        if self.logit_scale is None:
+            self.logit_scale = 1 / math.sqrt(self.hidden_size)
         # Whatever is saved, its folder loads all of these as remote code.
         self.auto_map = dict(_AUTO_MAP)
         super().__post_init__(**kwargs)
+        for name in kwargs.keys() & self.__dict__.keys() - _OF_THE_LIBRARY - vars(PreTrainedConfig).keys():
+            logger.warning(f"MosaicConfig has no field {name!r} (given {kwargs[name]!r})")
 
     @property
     def layer_types(self) -> list[str]:
         """What transformers' caches hold for each layer: keys, values and `number_of_conv_states` states."""
         return ["hybrid"] * self.num_hidden_layers
 
-    def _refuse_unknown_fields(self, kwargs) -> None:
-        known = _LIBRARY_FIELDS | GenerationConfig._get_default_generation_params().keys()
-        for name, value in kwargs.items():
-            if name in known or name.startswith("_"):
-                continue
-            close = difflib.get_close_matches(name, self.__dataclass_fields__, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            message = f"MosaicConfig has no field {name!r} (given {value!r}){hint}"
-            # A file that transformers wrote may hold what other tools have put into the config.
-            if self.transformers_version is None:
-                raise ValueError(message)
-            logger.warning(message)
+    def _refuse_misspelt(self, kwargs) -> None:
+        # A file that transformers wrote may hold what other tools have put into the config.
+        for name, value in kwargs.items() if self.transformers_version is None else ():
+            close = difflib.get_close_matches(name, MosaicConfig.__annotations__, n=1, cutoff=_LIKENESS)
+            if close:
+                raise ValueError(
+                    f"MosaicConfig has no field {name!r} (given {value!r}); did you mean {close[0]}?"
+                )
 
     def validate_architecture(self) -> None:
-        """Raises a `ValueError` that names the first field with an impossible value."""
-        for name in _SIZES:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
+        """Checks what `@strict` cannot: fields that depend on each other or were `None` at first."""
+        for name in ("num_persistent_heads", "persistent_memory_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.logit_scale < math.inf:
+            raise ValueError(f"logit_scale must be finite and above 0, not {self.logit_scale}")
         for name in ("num_attention_heads", "num_persistent_heads"):
             if self.hidden_size % getattr(self, name):
                 raise ValueError(
                     f"hidden_size ({self.hidden_size}) must be a multiple of {name} ({getattr(self, name)})"
                 )
-        for name in _NUMBERS:
+
+    def validate_token_ids(self) -> None:
+        """Checks that special tokens are token ids. Those above the vocabulary pass: it may still grow."""
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, not {value!r}")
-        for name in ("use_bias", "tie_word_embeddings", "use_cache"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        for name in ("attention_dropout", "hidden_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}")
-        for name in ("layer_norm_eps", "logit_scale"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
-        if abs(self.max_log_key_scale) > _LARGEST_LOG_KEY_SCALE:
-            raise ValueError(
-                f"max_log_key_scale must lie within +-{_LARGEST_LOG_KEY_SCALE}, not {self.max_log_key_scale}"
-            )
-        for name in _SPECIAL_TOKENS:
-            value = getattr(self, name)
-            ids = value if name == "eos_token_id" and isinstance(value, list) else [value]
-            # No upper bound: vocabularies smaller than GPT-2's come with the default ids, and may grow later.
-            if value is not None and not all(type(one) is int and one >= 0 for one in ids):
-                raise ValueError(f"{name} must be a token id of at least 0, not {value!r}")
+            if value is not None and min(value if isinstance(value, list) else [value], default=0) < 0:
+                raise ValueError(f"{name} must be at least 0, not {value}")
 
 
 __all__ = ["MosaicConfig"]

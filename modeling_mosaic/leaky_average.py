@@ -104,6 +104,24 @@ def _in_full_precision(key_BHTD, leak_per_token_H, state_BHD):
     return key_BHTD.to(dtype), leak_per_token_H.to(dtype), state_BHD
 
 
+def leaky_step(
+    key_BH1D: torch.Tensor,
+    decay_H11: torch.Tensor,
+    state_BH1D: torch.Tensor | None,
+    keep_B1: torch.Tensor | None = None,
+    start_B1: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`leaky_average` of one more token, in full precision: `key + decay * state`."""
+    if state_BH1D is None:
+        state_BH1D = torch.zeros_like(key_BH1D)
+    if start_B1 is not None:
+        state_BH1D = state_BH1D.masked_fill(start_B1[:, None, :, None], 0)
+    average_BH1D = torch.addcmul(key_BH1D, decay_H11, state_BH1D)
+    return (
+        average_BH1D if keep_B1 is None else torch.where(keep_B1[:, None, :, None], average_BH1D, state_BH1D)
+    )
+
+
 def _step(key_BHD, decay_H1, state_BHD, keep_B11, start_B11):
     """The average after one more token."""
     if state_BHD is None:

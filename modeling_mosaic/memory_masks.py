@@ -1,7 +1,9 @@
-"""Which slots of its memory a token sees, where padding and packed sequences are.
+"""Masks: which memory slots each token may see, given padding and packed sequences.
 
 Shapes: B batch, T new tokens, S slots. Slot t holds pair t - 1; slot 0 is a dummy.
 """
+
+from typing import Any, TypedDict
 
 import torch
 from torch.nn import functional as F
@@ -13,36 +15,57 @@ from transformers.utils.import_utils import is_torchdynamo_exporting, is_tracing
 from .compatibility import renames_cache
 from .configuration_mosaic import MosaicConfig
 
-MASK_NAMES = ("slots", "recall", "keep", "start", "cu_seq_lens")
+
+class MemoryMasks(TypedDict):
+    """The masks of all layers; `None` stands for nothing to mask. A `dict`, which `generate()` copies."""
+
+    # Which slots a query sees, in the form that the attention implementation wants; `None` if plain causal.
+    slots: Any
+    # `(batch, time)`: False for queries whose memory is empty; `None` if plain causal.
+    recall: torch.Tensor | None
+    # `(batch, time)`: False for padding.
+    keep: torch.Tensor | None
+    # `(batch, time)`: True for the first token of each packed sequence.
+    start: torch.Tensor | None
+    # `(sequences + 1,)`: borders between the pairs of packed sequences, for flash attention.
+    cu_seq_lens: torch.Tensor | None
 
 
 @renames_cache
 def create_memory_masks(
     config: MosaicConfig,
     inputs_embeds: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | MemoryMasks | None,
     cache: Cache | None = None,
+    *,
+    start_BT: torch.Tensor | None = None,
     **kwargs,
-) -> dict[str, torch.Tensor | None]:
-    """The masks of all layers; `generate()` asks for them ahead of a compiled forward.
+) -> MemoryMasks:
+    """Makes the masks of all layers; `generate()` asks for them ahead of a compiled forward.
 
-    Returns:
-        `dict`: `slots`, which slots a query sees, in the form that the attention implementation wants, `None`
-        if plain causal; `recall (batch, time)`, False for queries whose memory is empty; `keep (batch,
-        time)`, False for padding; `start` and `cu_seq_lens`, for packed sequences only. `None` stands for
-        nothing to mask.
+    Args:
+        config (`MosaicConfig`): its attention implementation decides their form.
+        inputs_embeds (`torch.Tensor` of shape `(batch, time, ...)`): the new tokens.
+        attention_mask (`torch.Tensor` of shape `(batch, seen + time)`, *optional*): 0 for padding; masks
+            that are ready pass through.
+        cache (`Cache`, *optional*): memories so far.
+        start_BT (`torch.Tensor` of shape `(batch, time)`, *optional*): True where packed sequences start.
+
+    Raises:
+        ValueError: for a mask of another shape.
     """
+    if isinstance(attention_mask, dict):
+        return attention_mask
+    if start_BT is not None:
+        return create_packed_masks(config, inputs_embeds, start_BT)
     batch, time = inputs_embeds.shape[:2]
     seen = 0 if cache is None else cache.get_seq_length()
     # Lengths are tensors then, and reading them would break the graph.
     is_static = cache is not None and cache.is_compileable
-    keep_BS = check_attention_mask(attention_mask, batch, None if is_static else seen + time)
-    if not is_static and keep_BS is not None and not (keep_BS.is_meta or is_tracing(keep_BS)):
-        is_right_padded = cache is None and bool((keep_BS[:, 1:] <= keep_BS[:, :-1]).all())
-        # Tokens never look at padding to their right.
-        if is_right_padded or bool(keep_BS.all()):
-            keep_BS = None
-    masks = dict.fromkeys(MASK_NAMES)
+    keep_BS = as_keep_mask(attention_mask, batch, None if is_static else seen + time)
+    if keep_BS is not None and not is_static and is_without_effect(keep_BS, cache):
+        keep_BS = None
+    masks = MemoryMasks(slots=None, recall=None, keep=None, start=None, cu_seq_lens=None)
     if keep_BS is None and not is_static and has_causal_kernel(config, seen, time):
         return masks
     if keep_BS is None:
@@ -56,6 +79,14 @@ def create_memory_masks(
         masks["keep"] = keep_BS[:, -time:]
     masks["slots"] = create_causal_mask(config, inputs_embeds, slots_BS, cache, allow_is_causal_skip=False)
     return masks
+
+
+def is_without_effect(keep_BS: torch.Tensor, cache: Cache | None) -> bool:
+    """Whether a mask hides nothing, or only padding to the right of all tokens, where none of them looks."""
+    if keep_BS.is_meta or is_tracing(keep_BS):
+        return False
+    is_right_padded = cache is None and bool((keep_BS[:, 1:] <= keep_BS[:, :-1]).all())
+    return is_right_padded or bool(keep_BS.all())
 
 
 def count_slots(config: MosaicConfig, cache: Cache | None, time: int) -> int:
@@ -78,7 +109,7 @@ def has_causal_kernel(config: MosaicConfig, seen: int, time: int) -> bool:
     return is_flash_attention_requested(config) or (config._attn_implementation == "sdpa" and is_aligned)
 
 
-def check_attention_mask(attention_mask, batch, length):
+def as_keep_mask(attention_mask: torch.Tensor | None, batch: int, length: int | None) -> torch.Tensor | None:
     """The `(batch, length)` mask as booleans; `length` is `None` where it cannot be known."""
     if attention_mask is None:
         return None
@@ -100,7 +131,14 @@ def check_borders(cu_seq_lens: torch.Tensor, time: int) -> None:
         raise ValueError(f"cu_seq_lens_q must rise from 0 to the {time} tokens of the row, not {borders}")
 
 
-def find_sequence_starts(inputs_embeds, attention_mask, position_ids, cache, seq_idx, cu_seq_lens):
+def find_sequence_starts(
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    cache: Cache | None,
+    seq_idx: torch.Tensor | None,
+    cu_seq_lens: torch.Tensor | None,
+) -> torch.Tensor | None:
     """Where packed sequences start, `(batch, time)`; `None` if each row is one sequence."""
     if seq_idx is None and cu_seq_lens is None:
         if position_ids is None or attention_mask is not None or cache is not None:
@@ -122,9 +160,11 @@ def find_sequence_starts(inputs_embeds, attention_mask, position_ids, cache, seq
     return start_BT
 
 
-def create_packed_masks(config, inputs_embeds, start_BT):
+def create_packed_masks(
+    config: MosaicConfig, inputs_embeds: torch.Tensor, start_BT: torch.Tensor
+) -> MemoryMasks:
     """The masks of `create_memory_masks` for rows in which several sequences follow each other."""
-    masks = {"start": start_BT, "recall": ~start_BT, "keep": None, "slots": None, "cu_seq_lens": None}
+    masks = MemoryMasks(slots=None, recall=~start_BT, keep=None, start=start_BT, cu_seq_lens=None)
     if is_flash_attention_requested(config):
         bound = start_BT.flatten().nonzero()[:, 0]
         end = F.pad(bound[1:], (0, 1), value=start_BT.numel())

@@ -1,19 +1,20 @@
 """Memory Mosaics (Zhang, Nolte, Sadhukhan, Chen, Bottou; arXiv 2405.06394), a model made of memories.
 
-The file follows the paper: the two normalisations of its equation 7, the contextual memory of equation 8, the
-persistent memory, the block of its figure 8, and the models built from blocks.
+The file follows the paper: the keys of its equation 7, the contextual memory of equation 8, the persistent
+memory, the block of its figure 8, and the models built from blocks. `plain_mosaic.py` says the same in fewer
+words; there, reading begins.
 
 Shapes: B batch, T new tokens, S slots (T new ones behind those of the cache), C hidden size, H heads, D head
-size, M persistent pairs. Slot t of a memory holds pair t - 1: its key k_{t-1} and its value v_{t-1}, which
-token t completes. Slot 0 is a dummy that no query may see. So every token adds one slot, as in any
-transformer's cache.
+size, M persistent pairs, N banks of them; n = B T tokens. A 1 in place of T is a single token, H11 stands for
+`(heads, 1, 1)`. Slot t of a memory holds pair t - 1: its key k_{t-1} and its value v_{t-1}, which token t
+completes. Slot 0 is a dummy that no query may see. So every token adds one slot, as in a transformer's cache.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_layers import (
     GenericForSequenceClassification,
@@ -21,164 +22,57 @@ from transformers.modeling_layers import (
     GradientCheckpointingLayer,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from .compatibility import CACHE_NAME, renames_cache
 from .configuration_mosaic import MosaicConfig
-from .leaky_average import leaky_average
-from .memory_masks import MASK_NAMES, create_memory_masks, create_packed_masks, find_sequence_starts
+from .memory_masks import MemoryMasks, create_memory_masks, find_sequence_starts
+from .memory_norms import SCALAR_GAIN, DerivedScalars, MosaicLeakyNorm, MosaicPeekNorm, as_dtype
+from .memory_state import (
+    CONTEXTUAL_AVERAGE,
+    LAST_KEY,
+    LAST_VALUE,
+    PERSISTENT_AVERAGE,
+    prepare_cache,
+    read_state,
+    repeat_over_padding,
+    shift,
+    write_state,
+)
 from .next_token_loss import next_token_loss
 
-# The scalars r and s of a memory are stored divided by this, as in the original: Adam then moves them ten
-# times as fast.
-SCALAR_GAIN = 10.0
+# So few queries of persistent memories are answered by two plain products, in fewer operations than a fused
+# kernel needs; the weights of more of them would take memory.
+FEW_QUERIES = 16
 
 
-def split_heads(states_BTC: torch.Tensor, num_heads: int) -> torch.Tensor:
-    """`(batch, time, hidden)` to `(batch, heads, time, head_dim)`, a view."""
-    return states_BTC.unflatten(-1, (num_heads, -1)).transpose(1, 2)
-
-
-def scaled_unit(vector_BHTD: torch.Tensor, log_scale_H: torch.Tensor) -> torch.Tensor:
-    """`alpha Norm(x)` of equation 7; a zero vector stays zero, and has a finite gradient."""
-    norm_BHT1 = torch.linalg.vector_norm(vector_BHTD, dim=-1, keepdim=True)
-    scale_H11 = torch.exp(log_scale_H).view(-1, 1, 1)
-    return vector_BHTD * (scale_H11 / torch.threshold(norm_BHT1, 0.0, 1.0))
-
-
-class MosaicLeakyNorm(nn.Module):
-    """Leaky average of keys, normalised: `k_T = alpha Norm(k~_T + lambda kbar_{T-1})` (equation 7).
-
-    `lambda = exp(-|r|)` and `alpha = exp(min(s, max_log_scale)) ** power`, one r and one s a head. It is
-    called a norm also because the Trainer spares what is called so from weight decay, as the original spares
-    these scalars.
-    """
-
-    def __init__(self, num_heads: int, max_log_scale: float, power: int, include_previous: bool):
-        super().__init__()
-        self.max_log_scale = max_log_scale
-        self.power = power
-        self.include_previous = include_previous
-        self.leak = nn.Parameter(torch.empty(num_heads))
-        self.log_scale = nn.Parameter(torch.empty(num_heads))
-
-    def forward(self, key_BHTD, state_BH1D=None, keep_BT=None, start_BT=None):
-        """Keys, that of the state in front if `include_previous`, and float32 averages of the new tokens.
-
-        All that needs r and s happens in here: accelerate takes offloaded parameters away between calls.
-        """
-        dtype = torch.promote_types(key_BHTD.dtype, torch.float32)
-        leak_H = SCALAR_GAIN * self.leak.to(dtype).abs()
-        state_BHD = None if state_BH1D is None else state_BH1D[:, :, 0]
-        average_BHTD, _ = leaky_average(key_BHTD, leak_H, state_BHD, keep_BT=keep_BT, start_BT=start_BT)
-        with_previous_BHtD = average_BHTD
-        if self.include_previous and state_BH1D is not None:
-            with_previous_BHtD = torch.cat([state_BH1D, average_BHTD], 2)
-        log_scale_H = (self.power * SCALAR_GAIN * self.log_scale.to(dtype)).clamp(
-            max=self.power * self.max_log_scale
-        )
-        return scaled_unit(with_previous_BHtD, log_scale_H).to(key_BHTD.dtype), average_BHTD
-
-
-class MosaicPeekNorm(nn.Module):
-    """Values that peek one step ahead, normalised: `v_T = alpha Norm(c v~_T + (1 - c) v~_{T+1})` (eq. 7).
-
-    Norm makes this the paper's `v~_T + lambda v~_{T+1}` with `lambda = (1 - c) / c`. One c and one s a head,
-    `alpha = exp(s)`; for the name see [`MosaicLeakyNorm`].
-    """
-
-    def __init__(self, num_heads: int):
-        super().__init__()
-        self.mix = nn.Parameter(torch.empty(num_heads))
-        self.log_scale = nn.Parameter(torch.empty(num_heads))
-
-    def forward(self, value_BHTD: torch.Tensor) -> torch.Tensor:
-        """Of T values v~ the first T - 1 values v, each of which peeks at the next; in the same precision."""
-        dtype = torch.promote_types(value_BHTD.dtype, torch.float32)
-        older_BHTD, newer_BHTD = value_BHTD[:, :, :-1].to(dtype), value_BHTD[:, :, 1:].to(dtype)
-        mixed_BHTD = torch.lerp(newer_BHTD, older_BHTD, self.mix.to(dtype).view(-1, 1, 1))
-        return scaled_unit(mixed_BHTD, SCALAR_GAIN * self.log_scale.to(dtype)).to(value_BHTD.dtype)
+def split_heads(states_nC: torch.Tensor, num_heads: int, time: int) -> torch.Tensor:
+    """`(batch * time, hidden)` to `(batch, heads, time, head_dim)`, a view."""
+    head_dim = states_nC.shape[-1] // num_heads
+    if time == 1:
+        return states_nC.view(-1, num_heads, 1, head_dim)
+    return states_nC.view(-1, time, num_heads, head_dim).transpose(1, 2)
 
 
 class MosaicKeyExtractor(nn.Module):
-    """What a memory is asked by and filed under: normalised leaky averages of `W_phi x` (equation 7)."""
+    """Extracts the keys under which pairs are stored and with which a memory is queried: normalised leaky
+    averages of `W_phi x` (equation 7)."""
 
-    def __init__(self, config: MosaicConfig, num_heads: int, power: int = 1, include_previous: bool = False):
+    def __init__(self, config: MosaicConfig, num_heads: int, power: int):
         super().__init__()
         self.num_heads = num_heads
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
-        self.leaky_norm = MosaicLeakyNorm(num_heads, config.max_log_key_scale, power, include_previous)
+        self.leaky_norm = MosaicLeakyNorm(num_heads, config.max_log_key_scale, power)
 
-    def forward(self, hidden_states, state_BH1D, masks) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, hidden_nC, time: int, state_BH1D, masks) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys `(batch, heads, time, head_dim)` and the averages behind them, see [`MosaicLeakyNorm`]."""
-        key_BHTD = split_heads(self.k_proj(hidden_states), self.num_heads)
+        key_BHTD = split_heads(self.k_proj(hidden_nC), self.num_heads, time)
         return self.leaky_norm(key_BHTD, state_BH1D, masks["keep"], masks["start"])
-
-
-def read_state(cache: Cache | None, layer_idx: int, state_idx: int, num_heads: int) -> torch.Tensor | None:
-    """The cached `(batch, heads, 1, head_dim)` state after the last token seen, `None` if there was none."""
-    state_BCn = None if cache is None else cache.get_conv_state(layer_idx, state_idx)
-    if state_BCn is None:
-        return None
-    # A copy, because the cache overwrites its states in place.
-    return state_BCn[..., -1].clone().unflatten(1, (num_heads, 1, -1))
-
-
-def is_prefix(cache: Cache) -> bool:
-    """Whether a cache holds keys and values alone, as prefix tuning makes it."""
-    return all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
-
-
-def add_states(cache: Cache, config: MosaicConfig) -> None:
-    """Gives a cache for which [`is_prefix`] holds the states that it lacks.
-
-    They are zero: the prefix is read like a text whose last token has a zero key and a zero value. Its first
-    pair lies in the dummy slot, which no query may see.
-    """
-    complete = DynamicCache(config=config)
-    for layer_idx, layer in enumerate(cache.layers):
-        complete.update(layer.keys, layer.values, layer_idx)
-        for state_idx, num_vectors in enumerate((2, 1)):
-            state_BC1 = layer.keys.new_zeros(len(layer.keys), num_vectors * config.hidden_size, 1)
-            complete.update_conv_state(state_BC1, layer_idx, state_idx=state_idx, conv_kernel_size=1)
-    cache.layers = complete.layers
-
-
-def write_state(cache: Cache | None, layer_idx: int, state_idx: int, *states_BHTD: torch.Tensor) -> None:
-    """Hands the states after new tokens to the cache, which keeps the last; all while it records."""
-    if cache is None:
-        return
-    is_recording = cache.is_recording_past(layer_idx)
-    if not is_recording:
-        states_BHTD = [state_BHTD[:, :, -1:] for state_BHTD in states_BHTD]
-    state_BHTD = torch.cat(states_BHTD, 1) if len(states_BHTD) > 1 else states_BHTD[0]
-    state_BCT = state_BHTD.transpose(2, 3).flatten(1, 2)
-    kept_BC1 = cache.get_conv_state(layer_idx, state_idx)
-    if is_recording or kept_BC1 is None:
-        cache.update_conv_state(state_BCT, layer_idx, state_idx=state_idx, conv_kernel_size=1)
-    elif cache.is_compileable:
-        # What updating comes to, without putting the old state in front of the new one first; in place, as
-        # graphs know the state by its address.
-        kept_BC1.copy_(state_BCT)
-    else:
-        # Not in place: the old state may be a leaf of a graph of gradients, or made for inference only.
-        cache.layers[layer_idx].conv_states[state_idx] = state_BCT
-
-
-def repeat_over_padding(value_BHtD: torch.Tensor, keep_BT: torch.Tensor) -> torch.Tensor:
-    """Puts the last real value at each padded position, so that the next real token completes that one.
-
-    `value_BHtD` has one value more, in front: that before the first token.
-    """
-    step_T = torch.arange(1, keep_BT.shape[1] + 1, device=keep_BT.device)
-    last_real_Bt = F.pad((step_T * keep_BT).cummax(-1)[0], (1, 0))
-    return value_BHtD.gather(2, last_real_Bt[:, None, :, None].expand_as(value_BHtD))
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
@@ -198,7 +92,7 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
 
 
 def attend(module, query, key, value, mask, scaling=1.0, **kwargs):
-    """What a memory with these keys and values answers to each query, by the implementation of the config.
+    """Answers each query from a memory's keys and values, by the attention implementation of the config.
 
     `f(k) = sum_i softmax_i(scaling k . k_i) v_i` (equation 3): the average of the values under a Gaussian
     kernel, `exp(-scaling/2 |k - k_i|^2)` (equation 2), if all stored keys are equally long.
@@ -213,7 +107,9 @@ def attend(module, query, key, value, mask, scaling=1.0, **kwargs):
 def make_output_projection(config: MosaicConfig) -> nn.Linear:
     """Mixes what the memories of a layer recall; marked, as it starts smaller in deeper models.
 
-    No class of its own: tools that quantise replace `nn.Linear` and nothing made from it.
+    GPT-2 initialises its own where the module that owns it is initialised; transformers leaves that out for
+    modules of remote code without parameters of their own. Plain `nn.Linear`, as quantisers match that class
+    exactly.
     """
     projection = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
     projection.is_output_projection = True
@@ -240,10 +136,10 @@ def recall_causal(module, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs)
 
 
 class MosaicContextualMemory(nn.Module):
-    """A layer of contextual memories, which store pairs as the text goes by (equation 8).
+    """A layer of contextual memories, which store pairs as the text goes by.
 
-    `y_T = sum_{i <= T-1} softmax_i(k_T . k_i) v_i`, and 0 while the memory is empty. The same keys ask and
-    are asked.
+    `y_T = sum_{i <= T-1} softmax_i(k_T . k_i) v_i`, and 0 while the memory is empty (equation 8). Queries are
+    the keys of the new tokens.
     """
 
     def __init__(self, config: MosaicConfig, layer_idx: int):
@@ -253,7 +149,7 @@ class MosaicContextualMemory(nn.Module):
         self.num_heads = config.num_attention_heads
         self.attention_dropout = config.attention_dropout
         self.is_causal = True
-        self.key_extractor = MosaicKeyExtractor(config, self.num_heads, include_previous=True)
+        self.key_extractor = MosaicKeyExtractor(config, self.num_heads, power=1)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
         self.peek_norm = MosaicPeekNorm(self.num_heads)
         self.o_proj = make_output_projection(config)
@@ -262,14 +158,14 @@ class MosaicContextualMemory(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        masks: dict[str, torch.Tensor | None],
+        masks: MemoryMasks,
         cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(batch, time, hidden)`): layer-normed residual stream.
-            masks (`dict`): see `create_memory_masks`.
+            masks (`MemoryMasks`): which slots each token may see.
             cache (`Cache`, *optional*): memories so far; updated in place.
 
         Returns:
@@ -277,59 +173,78 @@ class MosaicContextualMemory(nn.Module):
             time, slots)`, if the attention implementation returns weights: strictly lower triangular, column
             i is pair i.
         """
+        query_BHTD, key_BHSD, value_BHSD, num_empty = self.store(hidden_states, masks, cache)
+        recalled_BTHD, weights = self.recall(query_BHTD, key_BHSD, value_BHSD, num_empty, masks, **kwargs)
+        recalled = self.o_proj(recalled_BTHD.reshape(-1, hidden_states.shape[-1])).view(hidden_states.shape)
+        return self.dropout(recalled) if self.training else recalled, weights
+
+    def store(self, hidden_states: torch.Tensor, masks: MemoryMasks, cache: Cache | None):
+        """Stores the pairs that the new tokens complete: equation 7, and the cache.
+
+        Returns:
+            `tuple`: queries `(batch, heads, time, head_dim)`; keys and values of all slots `(batch, heads,
+            slots, head_dim)`; and how many first queries, 0 or 1, find the memory empty and are left out of
+            these, as the dummy slot is, where no mask hides it.
+        """
         time = hidden_states.shape[1]
-        average_BH1D = None
-        state_BH1D = read_state(cache, self.layer_idx, 0, 2 * self.num_heads)
-        value_BHtD = split_heads(self.v_proj(hidden_states), self.num_heads)
-        if state_BH1D is not None:
-            average_BH1D, value_BH1D = state_BH1D.chunk(2, 1)
-            value_BHtD = torch.cat([value_BH1D.to(value_BHtD.dtype), value_BHtD], 2)
-        key_BHtD, average_BHTD = self.key_extractor(hidden_states, average_BH1D, masks)
-        if state_BH1D is None and (cache is not None or masks["recall"] is not None):
+        last_average, last_key, last_value = (
+            read_state(cache, self.layer_idx, state_idx, self.num_heads)
+            for state_idx in (CONTEXTUAL_AVERAGE, LAST_KEY, LAST_VALUE)
+        )
+        # Two dimensions, since a linear layer takes fewer operations for them.
+        hidden_nC = hidden_states.view(-1, hidden_states.shape[-1])
+        key_BHTD, average_BHTD = self.key_extractor(hidden_nC, time, last_average, masks)
+        value_BHTD = split_heads(self.v_proj(hidden_nC), self.num_heads, time)
+
+        is_first, is_causal = last_key is None, masks["recall"] is None
+        if is_first and (cache is not None or not is_causal):
             # What fills the dummy slot.
-            key_BHtD, value_BHtD = F.pad(key_BHtD, (0, 0, 1, 0)), F.pad(value_BHtD, (0, 0, 1, 0))
+            last_key = last_value = torch.zeros_like(value_BHTD[:, :, :1])
+        elif not is_first:
+            last_key, last_value = as_dtype(last_key, key_BHTD.dtype), as_dtype(last_value, value_BHTD.dtype)
         if masks["keep"] is not None:
-            value_BHtD = repeat_over_padding(value_BHtD, masks["keep"])
-        write_state(cache, self.layer_idx, 0, average_BHTD, value_BHtD[:, :, -time:])
-
-        query_BHTD, key_BHSD = key_BHtD[:, :, 1:], key_BHtD[:, :, :-1]
-        value_BHSD = self.peek_norm(value_BHtD)
+            value_BHTD = repeat_over_padding(last_value, value_BHTD, masks["keep"])
+        key_BHSD, older_BHSD = shift(last_key, key_BHTD), shift(last_value, value_BHTD)
+        value_BHSD = self.peek_norm(older_BHSD, value_BHTD[:, :, -older_BHSD.shape[2] :])
         if cache is not None:
-            # Contiguous, because `torch.cat`, which dynamic caches use, is then a few times as fast.
-            key_BHSD, value_BHSD = cache.update(
-                key_BHSD.contiguous(), value_BHSD.contiguous(), self.layer_idx
-            )
-
-        weights = None
-        if masks["recall"] is None:
-            num_empty = int(state_BH1D is None)
-            if cache is not None:
-                query_BHTD = query_BHTD[:, :, num_empty:]
-                # Behind the dummy slot.
+            key_BHSD, value_BHSD = cache.update(key_BHSD, value_BHSD, self.layer_idx)
+            write_state(cache, self.layer_idx, CONTEXTUAL_AVERAGE, average_BHTD)
+            write_state(cache, self.layer_idx, LAST_KEY, key_BHTD)
+            write_state(cache, self.layer_idx, LAST_VALUE, value_BHTD)
+            if is_causal:
                 key_BHSD, value_BHSD = key_BHSD[:, :, 1:], value_BHSD[:, :, 1:]
-            recalled_BTHD = recall_causal(self, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs)
-        elif masks["cu_seq_lens"] is not None:
-            recalled_BTHD = self._recall_packed(query_BHTD, key_BHSD, value_BHSD, masks, **kwargs)
-        else:
-            recalled_BTHD, weights = attend(self, query_BHTD, key_BHSD, value_BHSD, masks["slots"], **kwargs)
-            # Where the memory is empty, attention does whatever its implementation does without any slot.
-            recalled_BTHD = recalled_BTHD.masked_fill(~masks["recall"][:, :, None, None], 0)
-        return self.dropout(self.o_proj(recalled_BTHD.flatten(2))), weights
+        num_empty = int(is_first and is_causal)
+        return key_BHTD[:, :, 1:] if num_empty else key_BHTD, key_BHSD, value_BHSD, num_empty
+
+    def recall(self, query_BHTD, key_BHSD, value_BHSD, num_empty: int, masks: MemoryMasks, **kwargs):
+        """Recalls what the memories hold for each query (equation 8); arguments as [`store`] returns them.
+
+        Returns:
+            `tuple`: answers `(batch, time, heads, head_dim)`, 0 where the memory is empty, and weights or
+            `None`.
+        """
+        if masks["recall"] is None:
+            return recall_causal(self, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs), None
+        if masks["cu_seq_lens"] is not None:
+            return self._recall_packed(query_BHTD, key_BHSD, value_BHSD, masks, **kwargs), None
+        recalled_BTHD, weights = attend(self, query_BHTD, key_BHSD, value_BHSD, masks["slots"], **kwargs)
+        # Attention over no slots is implementation-defined.
+        return recalled_BTHD.masked_fill(~masks["recall"][:, :, None, None], 0), weights
 
     def _recall_packed(self, query_BHTD, key_BHSD, value_BHSD, masks, **kwargs):
         """`recall_causal` for each packed sequence, by flash attention's kernel for varying lengths."""
         batch, _, time, _ = query_BHTD.shape
         index = masks["recall"].flatten().nonzero()[:, 0]
-        states = [
-            states.transpose(1, 2).flatten(0, 1)[index] for states in (query_BHTD, key_BHSD, value_BHSD)
-        ]
         recalled = torch.zeros_like(query_BHTD.transpose(1, 2)).flatten(0, 1)
         if len(index):
             cu_seq_lens = masks["cu_seq_lens"]
             longest = int(cu_seq_lens.diff().max())
             packing = {"cu_seq_lens_q": cu_seq_lens, "cu_seq_lens_k": cu_seq_lens}
             packing |= {"max_length_q": longest, "max_length_k": longest}
-            query, key, value = (states.transpose(0, 1)[None] for states in states)
+            query, key, value = (
+                states.transpose(1, 2).flatten(0, 1)[index].transpose(0, 1)[None]
+                for states in (query_BHTD, key_BHSD, value_BHSD)
+            )
             answer, _ = attend(self, query, key, value, None, **packing, **kwargs)
             recalled = recalled.index_copy(0, index, answer[0])
         return recalled.unflatten(0, (batch, time))
@@ -338,51 +253,66 @@ class MosaicContextualMemory(nn.Module):
 class MosaicPersistentMemory(nn.Module):
     """A layer of persistent memories, whose pairs are trained: `y_T = alpha softmax(k_T K^T) V`.
 
-    They take the place of a transformer's feed-forward network. Stored keys are not normalised.
+    They take the place of a transformer's feed-forward network. Stored keys are not normalised. The pairs are
+    parameters and have no order, so that no attention implementation needs to be chosen: sdpa always serves.
     """
 
     def __init__(self, config: MosaicConfig, layer_idx: int):
         super().__init__()
         num_heads = config.num_persistent_heads
         head_dim = config.hidden_size // num_heads
-        shape = (config.num_persistent_banks, num_heads, config.persistent_memory_size, head_dim)
+        shape_NHMD = (config.num_persistent_banks, num_heads, config.persistent_memory_size, head_dim)
         self.attention_dropout = config.attention_dropout
         self.layer_idx = layer_idx
         self.num_heads = num_heads
         self.key_extractor = MosaicKeyExtractor(config, num_heads, power=2)
-        self.memory_keys = nn.Parameter(torch.empty(shape))
-        self.memory_values = nn.Parameter(torch.empty(shape))
+        self.memory_keys = nn.Parameter(torch.empty(shape_NHMD))
+        self.memory_values = nn.Parameter(torch.empty(shape_NHMD))
         self.log_value_norm = nn.Parameter(torch.empty(num_heads))
+        self.derived = DerivedScalars()
         self.o_proj = make_output_projection(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
+    def derive(self, log_value_norm_H11):
+        """The scale alpha of what is recalled."""
+        return (torch.exp(SCALAR_GAIN * log_value_norm_H11),)
+
     def forward(
-        self,
-        hidden_states: torch.Tensor,
-        masks: dict[str, torch.Tensor | None],
-        cache: Cache | None = None,
+        self, hidden_states: torch.Tensor, masks: MemoryMasks, cache: Cache | None = None
     ) -> torch.Tensor:
         """Arguments and first result as for [`MosaicContextualMemory`]."""
-        average_BH1D = read_state(cache, self.layer_idx, 1, self.num_heads)
-        query_BHTD, average_BHTD = self.key_extractor(hidden_states, average_BH1D, masks)
-        write_state(cache, self.layer_idx, 1, average_BHTD)
-        batch, _, time, _ = query_BHTD.shape
-        # All rows ask the same memory, so that the batch can be part of the time.
-        query_HtD = query_BHTD.transpose(0, 1).flatten(1, 2)
-        num_banks = len(self.memory_keys)
-        recalled_NHtD = F.scaled_dot_product_attention(
-            query_HtD.expand(num_banks, -1, -1, -1),
+        last_average = read_state(cache, self.layer_idx, PERSISTENT_AVERAGE, self.num_heads)
+        hidden_nC = hidden_states.view(-1, hidden_states.shape[-1])
+        query_BHTD, average_BHTD = self.key_extractor(hidden_nC, hidden_states.shape[1], last_average, masks)
+        if cache is not None:
+            write_state(cache, self.layer_idx, PERSISTENT_AVERAGE, average_BHTD)
+        # All rows ask the same memories, so that the batch can be part of the time.
+        query_HnD = query_BHTD.transpose(0, 1).reshape(self.num_heads, -1, query_BHTD.shape[-1])
+        (scale_H11,) = self.derived.get(self.derive, self.log_value_norm)
+        recalled_HnD = self.recall(query_HnD) * as_dtype(scale_H11, query_HnD.dtype)
+        recalled = self.o_proj(recalled_HnD.transpose(0, 1).reshape(hidden_nC.shape)).view(
+            hidden_states.shape
+        )
+        return self.dropout(recalled) if self.training else recalled
+
+    def recall(self, query_HnD: torch.Tensor) -> torch.Tensor:
+        """The mean over banks of `softmax(k K^T) V`."""
+        num_banks, num_heads, num_pairs, head_dim = self.memory_keys.shape
+        if num_banks == 1 and not self.training and query_HnD.shape[1] <= FEW_QUERIES:
+            key_HMD, value_HMD = (
+                self.memory_keys.view(-1, num_pairs, head_dim),
+                self.memory_values.view(-1, num_pairs, head_dim),
+            )
+            weight_HnM = torch.bmm(query_HnD, key_HMD.transpose(1, 2)).softmax(-1)
+            return torch.bmm(weight_HnM, value_HMD)
+        recalled_NHnD = F.scaled_dot_product_attention(
+            query_HnD.expand(num_banks, -1, -1, -1),
             self.memory_keys,
             self.memory_values,
             dropout_p=self.attention_dropout if self.training else 0.0,
             scale=1.0,
         )
-        recalled_HtD = recalled_NHtD.mean(0) if num_banks > 1 else recalled_NHtD[0]
-        dtype = torch.promote_types(recalled_HtD.dtype, torch.float32)
-        scale_H = torch.exp(SCALAR_GAIN * self.log_value_norm.to(dtype)).to(recalled_HtD.dtype)
-        recalled_HtD = recalled_HtD * scale_H.view(-1, 1, 1)
-        recalled_BTC = recalled_HtD.transpose(0, 1).flatten(1).unflatten(0, (batch, time))
-        return self.dropout(self.o_proj(recalled_BTC))
+        return recalled_NHnD.mean(0) if num_banks > 1 else recalled_NHnD[0]
 
 
 class MosaicBlock(GradientCheckpointingLayer):
@@ -398,7 +328,7 @@ class MosaicBlock(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        masks: dict[str, torch.Tensor | None],
+        masks: MemoryMasks,
         cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
@@ -425,6 +355,7 @@ class MosaicPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": MosaicBlock, "attentions": MosaicContextualMemory}
+    create_masks_for_generate = staticmethod(create_memory_masks)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -515,22 +446,15 @@ class MosaicModel(MosaicPreTrainedModel):
             inputs_embeds, attention_mask, position_ids, cache, seq_idx, cu_seq_lens_q
         )
         if start_BT is not None:
-            masks = create_packed_masks(self.config, inputs_embeds, start_BT)
-        else:
-            if use_cache and cache is None:
-                cache = DynamicCache(config=self.config)
-            elif cache is not None and is_prefix(cache):
-                add_states(cache, self.config)
-            masks = attention_mask
-            if not isinstance(masks, dict):
-                masks = self.create_masks_for_generate(self.config, inputs_embeds, attention_mask, cache)
+            cache = None
+        elif use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        masks = create_memory_masks(self.config, inputs_embeds, attention_mask, cache, start_BT=start_BT)
 
         hidden_states = inputs_embeds
         for layer in self.layers:
             hidden_states = layer(hidden_states, masks=masks, cache=cache, **kwargs)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})
-
-    create_masks_for_generate = staticmethod(create_memory_masks)
 
     def _embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
         try:
@@ -553,32 +477,14 @@ class MosaicModel(MosaicPreTrainedModel):
             raise ValueError(
                 f"{name} must have shape ({wanted}), and at least one token, not {tuple(inputs.shape)}"
             )
-        if isinstance(attention_mask, dict) and not attention_mask.keys() >= set(MASK_NAMES):
+        if isinstance(attention_mask, dict) and not attention_mask.keys() >= MemoryMasks.__required_keys__:
             raise ValueError(
                 "a dict as attention_mask must be what create_masks_for_generate returns, with the keys "
-                f"{', '.join(MASK_NAMES)}, not {', '.join(map(str, attention_mask)) or 'an empty one'}"
+                f"{', '.join(MemoryMasks.__annotations__)}, not "
+                f"{', '.join(map(str, attention_mask)) or 'an empty one'}"
             )
         if cache is not None:
-            self._check_cache(cache, inputs.shape[0])
-
-    def _check_cache(self, cache: Cache, batch: int) -> None:
-        layers = cache.layers if isinstance(cache, Cache) else []
-        num_states = self.config.number_of_conv_states
-        has_states = all(getattr(layer, "number_of_states", 0) == num_states for layer in layers)
-        if len(layers) != len(self.layers) or not (has_states or is_prefix(cache)):
-            raise ValueError(
-                "cache (past_key_values) must hold keys, values and states of every layer: build it with "
-                "DynamicCache(config=model.config) or StaticCache(config=model.config, ...), not "
-                f"{cache if isinstance(cache, Cache) else type(cache).__name__}"
-            )
-        num_heads = self.config.num_attention_heads
-        expected = (batch, num_heads, self.config.hidden_size // num_heads)
-        for layer in layers if not is_tracing() else []:
-            if layer.is_initialized and (found := (*layer.keys.shape[:2], layer.keys.shape[-1])) != expected:
-                raise ValueError(
-                    f"cache (past_key_values) holds memories of (batch, heads, head size) = {found}, but the "
-                    f"model and its inputs have {expected}"
-                )
+            prepare_cache(cache, self.config, inputs.shape[0])
 
 
 def forget_missing_head(model: "MosaicForCausalLM", incompatible_keys) -> None:
@@ -606,8 +512,6 @@ class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
         # The Trainer loads checkpoints by `load_state_dict`, and files hold a tied weight once.
         self.register_load_state_dict_post_hook(forget_missing_head)
         self.post_init()
-
-    create_masks_for_generate = staticmethod(create_memory_masks)
 
     @renames_cache
     @can_return_tuple
@@ -639,8 +543,9 @@ class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
-        # The hidden states are smaller than the logits.
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        hidden_states = outputs.last_hidden_state[:, kept]
+        # Far fewer elements than the logits.
         logits = self.lm_head(hidden_states * self.config.logit_scale)
         loss = None
         if labels is not None:

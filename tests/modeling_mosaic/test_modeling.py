@@ -266,7 +266,7 @@ def test_an_empty_memory_recalls_zero(any_model, random_tokens):
     model = any_model()
     seen = []
     memory = model.model.layers[1].contextual_memory
-    memory.o_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    memory.o_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0].unflatten(0, (2, 12))))
     tokens, mask = padded([random_tokens(12), random_tokens(5)], 12, "left", torch.Generator().manual_seed(0))
     model(tokens, attention_mask=mask, use_cache=False)
     assert (seen[0][0, 0] == 0).all() and (seen[0][1, :8] == 0).all()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from modeling_mosaic.modeling_mosaic import SCALAR_GAIN
+from modeling_mosaic.memory_norms import SCALAR_GAIN
 from mosaic_lab.attention_maps.options import MapsArguments, choose_contexts
 from mosaic_lab.attention_maps.report import write_report
 from mosaic_lab.attention_maps.scores import average_scores
