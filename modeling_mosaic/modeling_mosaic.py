@@ -205,7 +205,8 @@ class MosaicContextualMemory(nn.Module):
         if masks["keep"] is not None:
             value_BHTD = repeat_over_padding(last_value, value_BHTD, masks["keep"])
         key_BHSD, older_BHSD = shift(last_key, key_BHTD), shift(last_value, value_BHTD)
-        value_BHSD = self.peek_norm(older_BHSD, value_BHTD[:, :, -older_BHSD.shape[2] :])
+        newer_BHSD = value_BHTD if last_value is not None else value_BHTD[:, :, 1:]
+        value_BHSD = self.peek_norm(older_BHSD, newer_BHSD)
         if cache is not None:
             key_BHSD, value_BHSD = cache.update(key_BHSD, value_BHSD, self.layer_idx)
             write_state(cache, self.layer_idx, CONTEXTUAL_AVERAGE, average_BHTD)
