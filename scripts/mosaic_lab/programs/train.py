@@ -4,6 +4,7 @@ import sys
 
 from mosaic_lab.core.command import CommandParser
 from mosaic_lab.core.errors import reported_as
+from mosaic_lab.hub.push import push
 from mosaic_lab.training.options import DataArguments, ModelArguments, TrainingArguments
 from mosaic_lab.training.run import run
 
@@ -22,8 +23,10 @@ def make_parser() -> CommandParser:
 def main(argv: list[str] | None = None) -> None:
     """Runs the recipe that `argv` names, with the options that follow it."""
     with reported_as("train", resume="--resume_from_checkpoint resumes from the last checkpoint"):
-        *groups, _ = make_parser().parse(sys.argv[1:] if argv is None else argv)
-        run(*groups)
+        model, data, training, _ = make_parser().parse(sys.argv[1:] if argv is None else argv)
+        repo_id = run(model, data, training)["repo_id"]
+        if repo_id is not None and training.process_index == 0:
+            push(training.output_dir, repo_id)
 
 
 if __name__ == "__main__":

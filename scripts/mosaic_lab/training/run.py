@@ -13,7 +13,6 @@ from modeling_mosaic.push_callback import PushModelCode
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import occupying, sync
 from mosaic_lab.core.hub_access import naming_hub_errors
-from mosaic_lab.hub.push import push
 from mosaic_lab.training.corpus import load_stories, stream_stories
 from mosaic_lab.training.model import build_model, is_trained, list_presets
 from mosaic_lab.training.ngram import ngram_loss
@@ -40,7 +39,7 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
     """Trains, evaluates and saves a model, draws its loss curve and prints a summary.
 
     Returns:
-        `dict`: the figures of the summary.
+        `dict`: the figures of the summary, and `repo_id`, the repository that checkpoints were uploaded to.
 
     Raises:
         InputError: for options, data or models that cannot be used. Nothing has been written then.
@@ -98,9 +97,7 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
     }
     if trainer.is_world_process_zero():
         report(trainer, results, train_rows, validation_rows, len(tokenizer))
-        if training.push_to_hub:
-            push(training.output_dir, trainer.hub_model_id)
-    return results
+    return results | {"repo_id": trainer.hub_model_id if training.push_to_hub else None}
 
 
 def load_rows(
@@ -133,7 +130,7 @@ def save(trainer: Trainer, folder: Path) -> None:
     if trainer.is_fsdp_enabled:
         # Checkpoints may be in shards, a model for `from_pretrained` is whole.
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    partial = folder / "saving"
+    partial = folder / ".saving"
     # Not by the user's call, which would upload this folder.
     trainer.save_model(str(partial), _internal_call=True)
     if trainer.is_world_process_zero():
