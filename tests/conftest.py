@@ -1,6 +1,14 @@
 """The examples of the README and of docs/, and the model that they take."""
 
+import os
 import re
+import tempfile
+from pathlib import Path
+
+if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
+    # A place of its own: torch would take code compiled for another width of vectors. Importing reads this.
+    folder = Path(tempfile.gettempdir(), f"torchinductor_{os.getuid()}_{capability}")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 import pytest
 import torch
