@@ -87,6 +87,13 @@ def test_names_exist(pages):
             assert path.exists(), f"mosaic {program} {recipe}"
 
 
+def test_nothing_lies_outside_the_repository():
+    """Pages, results and the Makefile name no file beside the repository, which others do not have."""
+    paths = [ROOT / "README.md", ROOT / "Makefile", *(ROOT / "docs").iterdir()]
+    paths += [path for path in (ROOT / "results").rglob("*") if path.suffix in (".md", ".json")]
+    assert [path for path in paths if re.search(r"\.\./shared|/work/|/tmp/|/home/", path.read_text())] == []
+
+
 def rows(page: str, heading: str) -> list[list[str]]:
     """The cells of all lines of the tables under a heading of a page, without emphasis."""
     text = (ROOT / page).read_text()
