@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from modeling_mosaic import MosaicForCausalLM
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM
 from mosaic_lab.attention_maps.report import AVERAGES
 from mosaic_lab.attention_maps.report import group as group_maps
 from mosaic_lab.comparison.report import group_runs, losses_of, name_of
@@ -254,6 +255,15 @@ def test_numbers_of_speed():
     for column, record in enumerate(records.values()):
         values = [target["value"] for target in record["targets"]]
         check([cells[column] for cells in table], values, record["recipe"])
+
+
+def test_numbers_of_presets():
+    for preset, *numbers in rows("docs/models.md", "## Presets")[1:]:
+        config = MosaicConfig.from_json_file(ROOT / "configuration" / "model" / f"{preset}.json")
+        with torch.device("meta"):
+            parameters = MosaicForCausalLM(config).num_parameters()
+        sizes = [config.num_hidden_layers, config.hidden_size, config.num_attention_heads]
+        check(numbers, [parameters, *sizes], preset)
 
 
 def test_numbers_of_the_front_page():
