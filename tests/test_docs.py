@@ -268,7 +268,9 @@ def test_numbers_of_presets():
 
 def test_numbers_of_the_front_page():
     better = -last_stretch(1)["mosaic"]["mean"]
-    (shown,) = re.findall(r"a mosaic is (\S+) nats per token better", bullet("Text unlike the training data"))
+    (shown,) = re.findall(
+        r"a mosaic's loss is (\S+) nats per token below", bullet("Text unlike the training data")
+    )
     check([shown], [better], "WikiText-2")
 
     best = {result["model"]: result["accuracy"] for result in choose_best(load("regbench/small"))}
