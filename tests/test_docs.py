@@ -1,21 +1,50 @@
-"""README and docs are true: examples run, and what they name is there."""
+"""README and docs are true: examples run, what they name is there, and numbers are those of the results."""
 
+import json
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from modeling_mosaic import MosaicForCausalLM
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+from mosaic_lab.attention_maps.report import AVERAGES
+from mosaic_lab.attention_maps.report import group as group_maps
+from mosaic_lab.comparison.report import group_runs, losses_of, name_of
+from mosaic_lab.regbench.report import choose_best
+from mosaic_lab.three_moons.report import summarise
 
-PAGES = ("README.md", "CONTRIBUTING.md")
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "CONTRIBUTING.md", "results/README.md")
 # Where the recipes of each command are.
-RECIPES = {"train": "train", "make-stories": "stories", "benchmark": "benchmark", "reproduce": "."}
+RECIPES = {
+    "train": "train",
+    "make-stories": "stories",
+    "benchmark": "benchmark",
+    "reproduce": ".",
+    "evaluate --recipe": "evaluation",
+}
+LANGUAGE, SYNTHETIC = "docs/language_modelling.md", "docs/synthetic.md"
+# The results behind the pages.
+COMPARISON, MAPS = "comparison/tinystories", "attention_maps/tinystories"
+EVALUATIONS = {1: "evaluation/tinystories-1", 2: "evaluation/tinystories-2", 4: "evaluation/tinystories-4"}
+REGBENCH = {
+    "mosaic": "Memory Mosaic",
+    "gpt2": "GPT-2",
+    "llama": "Llama (RoPE)",
+    "mamba2": "Mamba-2",
+    "rwkv": "RWKV",
+    "1-gram": "counting single symbols in the context",
+    "2-gram": "counting 2-grams in the context",
+    "3-gram": "counting 3-grams in the context",
+}
 
 
 @pytest.fixture(scope="module")
-def pages(request):
+def pages():
     """The text of each page, by its path."""
-    root = request.config.rootpath
-    paths = [*(root / page for page in PAGES), *sorted((root / "docs").glob("*.md"))]
+    paths = [*(ROOT / page for page in PAGES), *sorted((ROOT / "docs").glob("*.md"))]
     return {path: path.read_text() for path in paths}
 
 
@@ -45,16 +74,212 @@ def test_links_lead_somewhere(pages):
                 assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, target
 
 
-def test_names_exist(request, pages):
+def test_names_exist(pages):
     """Every class, function and file that a page names is there, and every recipe that a command takes."""
-    root = request.config.rootpath
-    sources = "".join(path.read_text() for path in (root / "modeling_mosaic").glob("*.py"))
+    sources = "".join(path.read_text() for path in (ROOT / "modeling_mosaic").glob("*.py"))
     for text in pages.values():
         for name in re.findall(r"`(Mosaic\w+|leaky_average\w*|create_\w+|eager_\w+)`", text):
             assert f"class {name}" in sources or f"def {name}" in sources, name
         folders = "modeling_mosaic|scripts|tests|configuration|results|docs"
         for path in re.findall(rf"`((?:{folders})/[\w./-]+)`", text):
-            assert (root / path).exists(), path
+            assert (ROOT / path).exists(), path
         for program, recipe in re.findall(rf"mosaic ({'|'.join(RECIPES)}) ([a-z][\w/-]*)(?![\w./-])", text):
-            path = root / "configuration" / RECIPES[program] / f"{recipe}.yaml"
+            path = ROOT / "configuration" / RECIPES[program] / f"{recipe}.yaml"
             assert path.exists(), f"mosaic {program} {recipe}"
+
+
+def test_nothing_lies_outside_the_repository():
+    """Pages, results and the Makefile name no file beside the repository, which others do not have."""
+    paths = [ROOT / "README.md", ROOT / "Makefile", *(ROOT / "docs").iterdir()]
+    paths += [path for path in (ROOT / "results").rglob("*") if path.suffix in (".md", ".json")]
+    assert [path for path in paths if re.search(r"\.\./shared|/work/|/tmp/|/home/", path.read_text())] == []
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of all lines of the tables under a heading of a page, without emphasis."""
+    text = (ROOT / page).read_text()
+    _, found, section = text.partition(f"\n{heading}\n")
+    assert found, f"no heading {heading!r} in {page}"
+    section = re.split(r"^#+ ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|") and set(line) - set("|- ")]
+    return [[re.sub(r"\*\*|`", "", cell).strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def row(page: str, heading: str, *start: str) -> list[str]:
+    """The cells behind `start` in the one line under a heading that begins so."""
+    found = [cells[len(start) :] for cells in rows(page, heading) if cells[: len(start)] == list(start)]
+    assert len(found) == 1, f"{page}, {heading}: {len(found)} lines begin with {start}"
+    return found[0]
+
+
+def as_shown(cell: str, value: float) -> str:
+    """`value` with the decimals, the sign and the unit of `cell`."""
+    shown = re.fullmatch(r"([+-]?)[\d,]*\.?(\d*)(%?)", cell)
+    assert shown, f"{cell!r} is no number"
+    sign, decimals, percent = shown.groups()
+    return f"{value:{'+' if sign else ''},.{len(decimals)}{percent or 'f'}}"
+
+
+def check(cells: list[str], values: list[float], what: str) -> None:
+    """All cells show their values."""
+    assert cells == [as_shown(*pair) for pair in zip(cells, values, strict=True)], what
+
+
+def load(name: str, file: str = "results.json"):
+    return json.loads((ROOT / "results" / name / file).read_text())
+
+
+def bullet(title: str) -> str:
+    """The text of the item of the README that begins with `title`, on one line."""
+    found = re.findall(rf"^- \*\*{title}\.\*\*((?:.|\n  )+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(found) == 1, title
+    return " ".join(found[0].split())
+
+
+def last_stretch(depth: int) -> dict[str, dict]:
+    """By kind of model, the last losses on WikiText-2 minus GPT-2's."""
+    stretches = load(EVALUATIONS[depth], "evaluation.json")["texts"][1]["stretches"]
+    return {name.split(",")[0]: record for name, record in stretches[-1]["differences"].items()}
+
+
+def test_numbers_of_the_comparison():
+    heading, results = "## On TinyStories", load(COMPARISON)
+    groups = group_runs(results)
+    means = {key: losses_of(runs, "validation").mean() for key, runs in groups.items()}
+    assert len([cells for cells in rows(LANGUAGE, heading) if cells[0].isdigit()]) == len(groups)
+    for (depth, model), runs in groups.items():
+        kind = runs[0]["model_type"]
+        parameters, seeds, mean, difference = row(LANGUAGE, heading, str(depth), name_of(kind))
+        check([parameters, mean], [runs[0]["num_parameters"], means[depth, model]], model)
+        assert [run["seed"] for run in runs] == [0, 1, 2]
+        check(seeds.split(", "), list(losses_of(runs, "validation")), model)
+        if kind != "gpt2":
+            check([difference], [means[depth, model] - means[depth, f"gpt2-{depth}"]], model)
+    corpus = results[0]["corpus"]
+    assert row(LANGUAGE, heading, "train.jsonl")[0] == f"{corpus['num_train']:,}"
+    assert row(LANGUAGE, heading, "validation.jsonl")[0] == f"{corpus['num_validation']:,}"
+    bigram = re.search(r"a bigram model has (\S+):", (ROOT / LANGUAGE).read_text())[1]
+    check([bigram], [results[0]["bigram_loss"]], "bigrams")
+
+
+def test_the_sample_is_described_once():
+    """Sizes and checksums of its files are the same wherever they stand."""
+    for file in ("train.jsonl", "validation.jsonl"):
+        described = row("results/README.md", "## The sample of TinyStories", file)
+        assert row(LANGUAGE, "## On TinyStories", file) == described
+
+
+def test_numbers_of_other_text():
+    heading, shown = "## Text unlike the training data", 0
+    for depth, name in EVALUATIONS.items():
+        text = load(name, "evaluation.json")["texts"][1]
+        assert text["name"].startswith("wikitext2")
+        labels = [f"{stretch['first']} to {stretch['last']}" for stretch in text["stretches"]]
+        assert row(LANGUAGE, heading, "tokens behind") == labels
+        for architecture in text["differences"]:
+            kind = name_of(architecture.split(",")[0])
+            values = [stretch["differences"][architecture]["mean"] for stretch in text["stretches"]]
+            label = f"{kind}, {depth} layer{'' if depth == 1 else 's'}"
+            check(row(LANGUAGE, heading, label), values, architecture)
+            shown += 1
+    assert len([cells for cells in rows(LANGUAGE, heading) if "layer" in cells[0]]) == shown
+
+
+def test_numbers_of_attention():
+    heading, groups = "## Where attention goes", group_maps(load(MAPS))
+    table = rows(LANGUAGE, heading)[1:]
+    assert len(table) == len(groups)
+    for same in groups:
+        context, kind = f"{same[0]['context']:,}", name_of(same[0]["architecture"].split(",")[0])
+        (cells,) = [cells for cells in table if cells[0] == context and cells[1].startswith(kind)]
+        values = []
+        for metric in ("sink_share", "far_to_near", "unevenness"):
+            heads = [result["heads"][metric] for result in same]
+            values.append(AVERAGES[metric](np.array(heads, dtype=float)))
+        check(cells[2:], values, f"{kind} at {context}")
+
+
+def test_numbers_of_regbench():
+    heading, best = "## RegBench", {result["model"]: result for result in choose_best(load("regbench/small"))}
+    assert best.keys() == REGBENCH.keys() and len(rows(SYNTHETIC, heading)) == 1 + len(best)
+    for model, label in REGBENCH.items():
+        parameters, *scores = row(SYNTHETIC, heading, label)
+        check(scores, [best[model]["accuracy"], best[model]["tvd"]], model)
+        number = best[model]["num_parameters"]
+        assert parameters == ("-" if number is None else f"{number:,}")
+
+
+def test_numbers_of_three_moons():
+    heading = "## Three moons"
+    summary = {name: summarise(load(f"three_moons/{name}")) for name in ("grid", "free", "paper")}
+    for group in summary["grid"]["groups"]:
+        errors = group["errors"]["validation"]
+        label = "one memory" if group["num_memories"] == 1 else "three memories"
+        values = [errors[place] for place in ("before_max", "midway", "after_lcm")]
+        check(row(SYNTHETIC, heading, label), values, label)
+        check(row(SYNTHETIC, heading, "repeating the last observation"), 3 * [errors["repeated"]], label)
+    recipes = {
+        "three_moons/grid": ("grid", "adam"),
+        "the same with freely drawn periods": ("free", "adam"),
+        "three_moons/paper": ("paper", "adam"),
+        "the same without bias correction": ("paper", "uncorrected_adam"),
+    }
+    for start, (name, optimizer) in recipes.items():
+        (cells,) = [cells for cells in rows(SYNTHETIC, heading) if cells[0].startswith(start)]
+        (group,) = [
+            group
+            for group in summary[name]["groups"]
+            if (group["num_memories"], group["optimizer"]) == (3, optimizer)
+        ]
+        assert cells[1] == f"{group['disentangled']} of {group['runs']}", start
+        check(cells[2:], [min(group["purities"])], start)
+    text = (ROOT / SYNTHETIC).read_text()
+    for name, pattern in {
+        "grid": r"least common multiple, to (\S+) of what .* midway is (\S+) of the other's",
+        "free": r"error then falls to (\S+) after .* of three memories is (\S+) of it midway",
+    }.items():
+        shown = re.search(pattern, " ".join(text.split())).groups()
+        ratios = summary[name]["ratios"]
+        check(list(shown), [ratios["one_after_to_before_lcm"], ratios["three_to_one_midway"]], name)
+
+
+def test_numbers_of_speed():
+    heading = "## Time and memory"
+    records = {}
+    for size in ("small", "medium"):
+        (path,) = (ROOT / "results" / "benchmark").glob(f"*-cpu-{size}-*.json")
+        records[size] = json.loads(path.read_text())
+    assert row("docs/speed.md", heading, "mosaic / GPT-2, but for the last two") == list(records)
+    # The record of 2026-11-22 lists what the table shows, in this order.
+    table = [cells[1:] for cells in rows("docs/speed.md", heading)[1:]]
+    for column, record in enumerate(records.values()):
+        values = [target["value"] for target in record["targets"]]
+        check([cells[column] for cells in table], values, record["recipe"])
+
+
+def test_numbers_of_presets():
+    for preset, *numbers in rows("docs/models.md", "## Presets")[1:]:
+        config = MosaicConfig.from_json_file(ROOT / "configuration" / "model" / f"{preset}.json")
+        with torch.device("meta"):
+            parameters = MosaicForCausalLM(config).num_parameters()
+        sizes = [config.num_hidden_layers, config.hidden_size, config.num_attention_heads]
+        check(numbers, [parameters, *sizes], preset)
+
+
+def test_numbers_of_the_front_page():
+    better = -last_stretch(1)["mosaic"]["mean"]
+    (shown,) = re.findall(
+        r"a mosaic's loss is (\S+) nats per token below", bullet("Text unlike the training data")
+    )
+    check([shown], [better], "WikiText-2")
+
+    best = {result["model"]: result["accuracy"] for result in choose_best(load("regbench/small"))}
+    shown = re.findall(r"[\d.]+%", bullet("Learning in context"))
+    check(shown, [best[model] for model in ("mosaic", "gpt2", "llama", "3-gram")], "RegBench")
+
+    counts = []
+    for name in ("grid", "paper"):
+        groups = summarise(load(f"three_moons/{name}"))["groups"]
+        group = next(group for group in groups if (group["num_memories"], group["optimizer"]) == (3, "adam"))
+        counts.append(f"{group['disentangled']} of {group['runs']}")
+    assert re.findall(r"\d+ of \d+", bullet("Predictive disentanglement")) == counts

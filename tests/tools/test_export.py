@@ -36,7 +36,7 @@ def test_recipe(run_examples):
     pytest.importorskip("onnxscript")
     names = run_examples("docs/tools.md", "## torch.export and ONNX")
     model, program, session = names["model"], names["exported"].module(), names["session"]
-    for shape in ((2, 32), (3, 64), (2, 1024), (5, 400)):
+    for shape in ((2, 2), (3, 17), (5, 400), (2, 1024), (1, 33)):
         tokens = torch.randint(1, 250, shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             expected = model(tokens).logits
@@ -44,10 +44,3 @@ def test_recipe(run_examples):
         (logits,) = session.run(["logits"], {"input_ids": tokens.numpy()})
         torch.testing.assert_close(exported, expected, rtol=0, atol=1e-5)
         torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=0, atol=1e-4)
-    row = tokens[:1, :390]
-    (filled,) = session.run(
-        ["logits"], {"input_ids": torch.cat([row, torch.zeros_like(row[:, :10])], 1).numpy()}
-    )
-    with torch.no_grad():
-        expected = model(row).logits
-    torch.testing.assert_close(torch.from_numpy(filled)[:, :390], expected, rtol=0, atol=1e-4)
