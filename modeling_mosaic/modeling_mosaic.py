@@ -296,7 +296,7 @@ class MosaicPersistentMemory(nn.Module):
         """The mean over banks of `softmax(k K^T) V`."""
         num_banks, num_heads, num_pairs, head_dim = self.memory_keys.shape
         if time == 1 and num_banks == 1 and not self.training:
-            # Two plain products take fewer operations than a fused kernel, which saves memory for more tokens.
+            # Two plain products: fewer operations than a fused kernel, which saves memory for longer rows.
             key_HMD = self.memory_keys.view(num_heads, num_pairs, head_dim)
             value_HMD = self.memory_values.view(num_heads, num_pairs, head_dim)
             weight_HnM = torch.bmm(query_HnD, key_HMD.transpose(1, 2)).softmax(-1)
