@@ -65,7 +65,10 @@ def shift(before_BH1D: torch.Tensor | None, states_BHTD: torch.Tensor) -> torch.
         return states_BHTD[:, :, :-1]
     if states_BHTD.shape[2] == 1:
         return before_BH1D
-    return torch.cat([before_BH1D, states_BHTD[:, :, :-1]], 2)
+    # Without a slice of T - 1: exporters would rule out the number of tokens that makes it 1.
+    shifted_BHTD = states_BHTD.roll(1, 2)
+    shifted_BHTD[:, :, :1] = before_BH1D
+    return shifted_BHTD
 
 
 def repeat_over_padding(
