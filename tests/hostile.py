@@ -22,6 +22,9 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from mosaic_lab.core.command import CommandParser
+from mosaic_lab.core.errors import reported_as
+
 ACCEPTED, CLEAR, RAW, HANG = "accepted", "clear error", "raw traceback", "hang"
 SECONDS = 180
 HUGE = "99999999999999999999"
@@ -135,24 +138,26 @@ BASE = {
     "push_to_hub": ["../out", "a/b", "--dry_run", "look"],
     "make_stories": "../stories.yaml --num_stories 4 --output_dir told --train_tokenizer 300".split(),
     "benchmark": ["smoke", "--output_dir", "timed"],
-    "attention_maps": "../out --dataset ../text.txt --validation_fraction 0.5 --contexts 64"
-    " --num_sequences 2 --output_dir maps".split(),
+    "attention_maps": "attention_maps/small --models ../out --dataset ../text.txt --validation_fraction 0.5"
+    " --contexts 64 --num_sequences 2 --output_dir maps".split(),
     "three_moons": ["three_moons/grid", "--output_dir", "moons"],
-    "comparison": ["small", "--output_dir", "compared"],
-    "regbench_data": ["languages"],
+    "comparison": ["comparison/small", "--output_dir", "compared"],
+    "regbench": ["regbench/small", "--output_dir", "bench"],
+    "regbench_data": ["regbench/data", "--output_dir", "languages"],
 }
-# The programs that run the experiments.
-RUNNERS = {
-    "attention_maps": "run_attention_maps",
-    "three_moons": "run_three_moons",
-    "comparison": "run_comparison",
-    "regbench_data": "make_regbench",
-}
+# Those that are experiments of `reproduce`.
+EXPERIMENTS = ("attention_maps", "three_moons", "comparison", "regbench", "regbench_data")
 
 
 def load(program: str) -> ModuleType:
     """The module of a program, or of the one that runs an experiment."""
-    return import_module(f"mosaic_lab.programs.{RUNNERS.get(program, program)}")
+    return import_module(f"mosaic_lab.programs.{'reproduce' if program in EXPERIMENTS else program}")
+
+
+def make_parser(program: str) -> CommandParser:
+    """The parser of a program, or that of an experiment."""
+    make = load(program).make_parser
+    return make(BASE[program][0])[1] if program in EXPERIMENTS else make()
 
 
 def arguments_of(program: str, rest: str | list[str]) -> list[str]:
@@ -163,7 +168,7 @@ def arguments_of(program: str, rest: str | list[str]) -> list[str]:
 def draw(program: str, seed: str, folder: Path) -> list[str]:
     """A command line with one to three options and values that are valid, or are not."""
     rng = random.Random(seed)
-    parser = load(program).make_parser()
+    parser = make_parser(program)
     argv = list(BASE[program])
     if rng.random() < 0.1 and parser.recipes is not None:
         path = folder / f"{seed}.yaml"
@@ -187,10 +192,11 @@ def draw(program: str, seed: str, folder: Path) -> list[str]:
 
 def parse(program: str, argv: list[str]) -> None:
     """Only what the program does with its command line."""
-    from mosaic_lab.core.errors import reported_as
-
     with reported_as(program):
-        load(program).make_parser().parse(argv)
+        if program in EXPERIMENTS:
+            load(program).parse(argv)
+        else:
+            make_parser(program).parse(argv)
 
 
 def attempt(call, *arguments, folder: Path, seconds: float = SECONDS) -> tuple[str, str]:
@@ -299,7 +305,8 @@ def prepare(folder: Path) -> None:
     damage("damaged-curve", "loss_curve.json", "nope")
     for run in ("out", "out/64"):
         (folder / "maps" / run).mkdir(parents=True)
-        (folder / "maps" / run / "options.json").write_text("{")
+        for name in ("options.json", "result.json"):
+            (folder / "maps" / run / name).write_text("{")
     state_dict, arguments = random_checkpoint("regular")
     key = next(key for key, weight in state_dict.items() if weight.dim() == 2)
     for name, weight in (("sparse", state_dict[key].to_sparse()), ("meta", state_dict[key].to("meta"))):
@@ -312,7 +319,7 @@ def main(folder: Path, seed: str = "0", drawn: int = 0) -> bool:
     prepare(folder)
     cases = [(program, arguments_of(program, rest)) for program, rest, _ in LISTED]
     # What the benchmark accepts takes it minutes.
-    for program in (name for name in BASE if name not in RUNNERS and name != "benchmark"):
+    for program in (name for name in BASE if name not in EXPERIMENTS and name != "benchmark"):
         cases += [(program, draw(program, f"{seed}-{program}-{number}", folder)) for number in range(drawn)]
     counts = Counter()
     place = folder / "case"

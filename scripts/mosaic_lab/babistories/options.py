@@ -117,9 +117,11 @@ class StoryArguments:
     def for_stories(self) -> dict[str, Any]:
         """All that the raw stories depend on, the content of the prompts' file included."""
         options = {name: value for name, value in asdict(self).items() if name not in _FINISHING}
-        if self.prompts is not None and Path(self.prompts).is_file():
-            options["prompts_sha256"] = hashlib.sha256(Path(self.prompts).read_bytes()).hexdigest()
-        return options
+        return {**options, "prompts_sha256": self.hash_prompts()}
+
+    def hash_prompts(self) -> str | None:
+        """SHA-256 of the prompts' file; `None` without one."""
+        return self.prompts and hashlib.sha256(Path(self.prompts).read_bytes()).hexdigest()
 
     def as_recipe(self) -> dict[str, Any]:
         """The options that are set, but for the folder, as a recipe holds them."""

@@ -32,6 +32,19 @@ def make_folder(folder: str | os.PathLike) -> Path:
     return folder
 
 
+def missing_folders(folder: str | os.PathLike) -> list[Path]:
+    """The folder and those that it lies in, from the inside, as far as they are not there yet."""
+    folder = Path(folder).absolute()
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Deletes folders, listed from the inside, up to the first one that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
 @contextmanager
 def occupying(folder: str | os.PathLike) -> Iterator[None]:
     """Makes an output folder, and keeps other programs out of it until the block ends.
@@ -43,7 +56,7 @@ def occupying(folder: str | os.PathLike) -> Iterator[None]:
         InputError: if another program is at work in the folder, or if nothing can be written there.
     """
     folder = Path(folder).absolute()
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = missing_folders(folder)
     make_folder(folder)
     lock = FileLock(folder / LOCK)
     try:
@@ -58,10 +71,7 @@ def occupying(folder: str | os.PathLike) -> Iterator[None]:
         # Before it is released: afterwards it could be another program's.
         (folder / LOCK).unlink(missing_ok=True)
         lock.release()
-        # The first one that is not empty stays, as do those above it.
-        with suppress(OSError):
-            for path in made:
-                path.rmdir()
+        remove_empty(made)
 
 
 @contextmanager

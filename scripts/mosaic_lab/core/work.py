@@ -5,7 +5,6 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,15 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import describe_difference, make_folder, read_json, write_arrays, write_json
+from mosaic_lab.core.files import (
+    describe_difference,
+    make_folder,
+    missing_folders,
+    read_json,
+    remove_empty,
+    write_arrays,
+    write_json,
+)
 
 # Files in the folder of a run.
 OPTIONS, RESULT, ARRAYS, LOCK = "options.json", "result.json", "arrays.npz", "lock"
@@ -98,7 +105,7 @@ def share(
 
     def carry_out(*options: Any) -> None:
         runs = plan(*options)
-        folder = make_folder(next(group.output_dir for group in options if hasattr(group, "output_dir")))
+        folder = Path(next(group.output_dir for group in options if hasattr(group, "output_dir")))
         results = work_through(runs, folder, lambda run, place: do(run, place, *options))
         if None in results:
             print(f"{results.count(None)} runs are left to other processes; the last one of them reports")
@@ -146,6 +153,7 @@ def work_through(
 def _do_once(run: Run, place: Path, do: Callable[[Run, Path], Result], timeout: float) -> None:
     if (place / RESULT).exists():
         return
+    made = missing_folders(place)
     make_folder(place)
     try:
         held = FileLock(place / LOCK).acquire(timeout=timeout)
@@ -163,8 +171,7 @@ def _do_once(run: Run, place: Path, do: Callable[[Run, Path], Result], timeout: 
                 # While the lock is held: afterwards it could be another process's.
                 for name in (OPTIONS, LOCK):
                     (place / name).unlink(missing_ok=True)
-                with suppress(OSError):
-                    place.rmdir()
+                remove_empty([place, *made[1:]])
             raise
         write_json(place / RESULT, {"name": run.name, **run.options, **result})
 
