@@ -3,8 +3,8 @@
     python tests/hostile.py FOLDER [SEED] [DRAWN]    runs the listed ones and DRAWN more for each program
 
 Each runs in a process of its own, forked from this one, on tiny data in FOLDER. A table counts which ended
-well (accepted), with one line and exit status 2 (clear error), with anything else (raw traceback), or never
-(hang).
+well (accepted), with one line and exit status 2 (clear error), so but with files left behind (left output),
+with anything else (raw traceback), or never (hang).
 """
 
 import json
@@ -25,7 +25,8 @@ from types import ModuleType
 from mosaic_lab.core.command import CommandParser
 from mosaic_lab.core.errors import reported_as
 
-ACCEPTED, CLEAR, RAW, HANG = "accepted", "clear error", "raw traceback", "hang"
+ENDS = ("accepted", "clear error", "left output", "raw traceback", "hang")
+ACCEPTED, CLEAR, LEFT, RAW, HANG = ENDS
 SECONDS = 180
 HUGE = "99999999999999999999"
 INTS = ("-1", "0", "1", "2", HUGE, f"-{HUGE}", "1.5", "nan", "", "x")
@@ -76,10 +77,11 @@ LISTED = [
         "train",
         "--metric_for_best_model accuracy --load_best_model_at_end true --eval_strategy steps --eval_steps 1"
         " --save_steps 1 --save_strategy steps --validation_fraction 0.2",
-        False,
+        True,
     ),
     ("train", "--attn_implementation flex_attention", False),
     ("train", "--dataset ../deep.json", False),
+    ("train", "--model ../deep.json", False),
     ("train", "--dataset ../surrogate.jsonl", False),
     ("train", f"--dataset stories --num_stories {HUGE}", True),
     ("train", "--dataset=", True),
@@ -94,7 +96,7 @@ LISTED = [
     *(("generate", f"--top_p {number}", True) for number in (2, "nan")),
     ("generate", "--max_new_token 3", True),
     ("generate", "--temperature 1e-40", True),
-    ("generate", ["../out", "a\udcff"], False),
+    ("generate", ["../out", "a\udcff"], True),
     *(
         ("generate", [f"../{name}", "Once"], False)
         for name in (
@@ -122,8 +124,13 @@ LISTED = [
     ("three_moons", "--min_learning_rate nan", True),
     ("three_moons", "--min_learning_rate inf", True),
     ("comparison", "--seeds -1", True),
-    ("regbench_data", "--max_string_length 99999999999", False),
-    ("make_stories", "--num_stories 1 --validation_fraction 0.5", False),
+    ("regbench", "--seeds -1", True),
+    ("regbench_data", "--max_string_length 99999999999", True),
+    ("make_stories", "--model grammar --num_stories 1 --validation_fraction 0.5", False),
+    ("make_stories", "--model grammar --validation_fraction 0.999999", False),
+    ("make_stories", f"--model grammar --num_stories {2**62}", True),
+    ("make_stories", "--model ../out --prompts ../surrogate.jsonl", False),
+    ("make_stories", "--model ../nope", False),
     ("make_stories", "--dtype nope --model ../out", False),
     ("benchmark", "--device cuda", False),
 ]
@@ -325,22 +332,29 @@ def main(folder: Path, seed: str = "0", drawn: int = 0) -> bool:
     place = folder / "case"
     for program, argv in cases:
         place.mkdir()
+        start = time.monotonic()
         end, printed = attempt(load(program).main, argv, folder=place)
+        seconds = time.monotonic() - start
+        left = sorted(path.name for path in place.iterdir() if path.name != "log.txt")
+        if end == CLEAR and left:
+            end = LEFT
         counts[program, end] += 1
         line = next((line for line in printed.splitlines() if ": error: " in line), "")
-        print(f"{end}: {program} {argv[len(BASE[program]) :] or argv}: {line[:300]}", flush=True)
+        options = argv[len(BASE[program]) :] or argv
+        print(f"{end} in {seconds:.1f} s: {program} {options}: {line[:300]}", flush=True)
+        if end == LEFT:
+            print(left)
         if end in (RAW, HANG):
             print(printed[-3000:])
         shutil.rmtree(place)
-    ends = (ACCEPTED, CLEAR, RAW, HANG)
-    print("\n| program | cases | " + " | ".join(ends) + " |\n| --- | --- | --- | --- | --- | --- |")
+    print("\n| program | cases | " + " | ".join(ENDS) + " |" + "\n|" + " --- |" * (2 + len(ENDS)))
     for program in (*BASE, "sum"):
         row = [
             sum(n for (name, end), n in counts.items() if end == kind and program in (name, "sum"))
-            for kind in ends
+            for kind in ENDS
         ]
         print(f"| {program} | {sum(row)} | " + " | ".join(map(str, row)) + " |")
-    return not any(end in (RAW, HANG) for _, end in counts)
+    return not any(end in (LEFT, RAW, HANG) for _, end in counts)
 
 
 if __name__ == "__main__":

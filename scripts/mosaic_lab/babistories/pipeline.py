@@ -25,6 +25,7 @@ from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import describe_difference, read_json
 from mosaic_lab.core.work import LOCK, leave_group
 from mosaic_lab.stories.grammar import tell_story
+from mosaic_lab.training.corpus import count_held_out
 from mosaic_lab.training.tokenizer import load_tokenizer
 
 _FEATURES = {"features": List(Value("string"))}
@@ -49,6 +50,9 @@ def make_stories(options: StoryArguments) -> dict[str, Any] | None:
     folder = Path(options.output_dir).absolute()
     shards = folder.with_name(f"{folder.name}.shards")
     asked = read_prompts(options.prompts) if options.prompts else []
+    if options.validation_fraction:
+        # Of all of them; how many are kept is not known yet.
+        count_held_out(options.num_stories, options.validation_fraction)
     statistics = read_finished(folder, options)
     if statistics is not None:
         return statistics
@@ -207,9 +211,7 @@ def split_records(records: Records, validation_fraction: float, seed: int) -> di
     """Holds out a random fraction for validation; both splits keep the order of the records."""
     if validation_fraction == 0:
         return {"train": records}
-    if len(records) < 2:
-        raise InputError("one story is left, none to hold out; set validation_fraction to 0")
-    num_held_out = max(1, round(validation_fraction * len(records)))
+    num_held_out = count_held_out(len(records), validation_fraction)
     is_held_out = np.zeros(len(records), dtype=bool)
     is_held_out[np.random.default_rng(seed).permutation(len(records))[:num_held_out]] = True
     parts = {"train": ~is_held_out, "validation": is_held_out}

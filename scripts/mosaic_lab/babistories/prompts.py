@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.shipped import shipped
-from mosaic_lab.training.corpus import parse_lines
+from mosaic_lab.training.corpus import check_unicode, parse_lines
 
 # What a prompt says about each of them.
 FEATURES = {
@@ -55,6 +55,7 @@ class StoryPrompt:
             value = getattr(self, field.name)
             if not isinstance(value, str) and field.name != "features":
                 raise ValueError(f"{field.name} must be a string, not {value!r}")
+        check_unicode(self.opening)
         for field in ("verb", "noun", "adjective", "name"):
             if (word := getattr(self, field)) and not _WORD.fullmatch(word):
                 raise ValueError(f"{field} must be made of letters, not {word!r}")

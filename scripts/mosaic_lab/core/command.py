@@ -84,6 +84,7 @@ class CommandParser(HfArgumentParser):
 
     def parse_known(self, argv: Sequence[str]) -> tuple[Any, ...]:
         """`parse`, followed by the list of what belongs to no option and no argument."""
+        _check_unicode(argv)
         if self.recipes is not None and (recipe := self._name_recipe(argv)) is not None:
             path = find_recipe(recipe, self.recipes)
             self.set_defaults(**self._read_recipe(path))
@@ -150,7 +151,17 @@ class CommandParser(HfArgumentParser):
             words = [str(value)]
         if any("\0" in word for word in words):
             raise InputError(f"{action.dest} holds a NUL character")
+        _check_unicode(words)
         return words
+
+
+def _check_unicode(words: Sequence[str]) -> None:
+    """Refuses bytes that are no UTF-8, and escapes of such: neither tokenizers nor cards take them."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"argument {word!r}: not text in UTF-8 at character {error.start}") from error
 
 
 def _read_int(text: str) -> int:

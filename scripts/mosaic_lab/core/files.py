@@ -134,8 +134,20 @@ def read_json(path: str | os.PathLike) -> Any:
         return None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged, not JSON: {error}") from error
+
+
+def read_object(path: str | os.PathLike) -> dict[str, Any] | None:
+    """What `write_json` wrote of a dictionary; `None` if there is no such file.
+
+    Raises:
+        InputError: if it is damaged, cannot be read or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) and (content is not None or os.path.exists(path)):
+        raise InputError(f"{path}: damaged, not an object of JSON")
+    return content
 
 
 def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:

@@ -20,6 +20,7 @@ from mosaic_lab.core.files import (
     make_folder,
     missing_folders,
     read_json,
+    read_object,
     remove_empty,
     write_arrays,
     write_json,
@@ -183,7 +184,7 @@ def _is_begun(place: Path) -> bool:
 
 def _refuse_to_mix(run: Run, place: Path) -> None:
     # A killed process leaves its options without anything that was made with them.
-    before = _read_record(place / OPTIONS) if _is_begun(place) else None
+    before = read_object(place / OPTIONS) if _is_begun(place) else None
     # As they come back from the file.
     now = json.loads(json.dumps(run.options))
     if before is not None and before != now:
@@ -196,14 +197,7 @@ def _refuse_to_mix(run: Run, place: Path) -> None:
 def _read_result(run: Run, place: Path) -> Result | None:
     # Another process may have done it with other options meanwhile.
     _refuse_to_mix(run, place)
-    return _read_record(place / RESULT)
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    record = read_json(path)
-    if record is not None and not isinstance(record, dict):
-        raise InputError(f"{path}: damaged, not an object of JSON")
-    return record
+    return read_object(place / RESULT)
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:

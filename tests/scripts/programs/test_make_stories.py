@@ -295,7 +295,7 @@ def test_what_a_user_gets_wrong_is_named(model, of_model, tmp_path, read_error):
     )
     if not is_bitsandbytes_available():
         assert "load_in_4bit: the package bitsandbytes is missing" in error(**of_model, load_in_4bit=True)
-    assert "one story is left" in error(num_stories=1)
+    assert "holds out 1 of the 1 stories and leaves none to train on" in error(num_stories=1)
     (tmp_path / "file").write_text("")
     assert "there is something already" in error(output_dir=str(tmp_path / "file"))
     assert "Not a directory" in error(output_dir=str(tmp_path / "file" / "a"))
