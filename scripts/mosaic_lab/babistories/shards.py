@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_lab.babistories.options import StoryArguments
-from mosaic_lab.core.files import write_text
+from mosaic_lab.core.files import reading, write_text
 from mosaic_lab.core.work import Run, work_through
 from mosaic_lab.training.corpus import parse_lines
 
@@ -55,6 +55,6 @@ def make_records(
 
 def _read(paths: Iterator[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
-        with path.open(encoding="utf-8") as file:
+        with reading(path), path.open(encoding="utf-8") as file:
             for _, record in parse_lines(str(path), file):
                 yield record

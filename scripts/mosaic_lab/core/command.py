@@ -15,6 +15,7 @@ from transformers.hf_argparser import string_to_bool
 
 from mosaic_lab.core.bounds import TRAINER_BOUNDS
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.files import reading
 from mosaic_lab.core.shipped import shipped
 
 # Bytes, and levels of lists and mappings.
@@ -221,16 +222,14 @@ def load_recipe(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if it cannot be read, or is not YAML with one `option: value` per line.
     """
+    with reading(path), path.open("rb") as file:
+        content = file.read(LARGEST_RECIPE + 1)
+    if len(content) > LARGEST_RECIPE:
+        raise InputError(f"{path}: too large for a recipe, which is made of lines `option: value`")
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_RECIPE + 1)
-        if len(content) > LARGEST_RECIPE:
-            raise InputError(f"{path}: too large for a recipe, which is made of lines `option: value`")
         text = content.decode("utf-8")
         _refuse_bombs(path, text)
         recipe = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except InputError:
         raise
     except (yaml.YAMLError, ValueError) as error:

@@ -122,20 +122,30 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+@contextmanager
+def reading(name: str | os.PathLike) -> Iterator[None]:
+    """Turns what goes wrong while a file of text is read into an `InputError` that begins with `name`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: not text in UTF-8: {error.reason} at byte {error.start}") from error
+
+
 def read_json(path: str | os.PathLike) -> Any:
     """What `write_json` wrote; `None` if there is no such file.
 
     Raises:
         InputError: if it is damaged or cannot be read.
     """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged, not JSON: {error}") from error
+    with reading(path):
+        try:
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: damaged, not JSON: {error}") from error
 
 
 def read_object(path: str | os.PathLike) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.files import reading
 from mosaic_lab.core.hub_access import first_line
 from mosaic_lab.stories import grammar
 from mosaic_lab.stories.loading import text_folder
@@ -191,17 +192,14 @@ def read_stories(paths: list[str], text_column: str) -> Iterator[dict[str, str]]
     """
     for path in paths:
         num_stories = 0
-        try:
-            for story in READERS[Path(path).suffix](path, text_column):
-                if story.strip():
-                    num_stories += 1
-                    yield {"text": story}
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not text in UTF-8: {error.reason} at byte {error.start}") from error
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{path}: not a parquet file: {first_line(error)}") from error
+        with reading(path):
+            try:
+                for story in READERS[Path(path).suffix](path, text_column):
+                    if story.strip():
+                        num_stories += 1
+                        yield {"text": story}
+            except pa.ArrowInvalid as error:
+                raise InputError(f"{path}: not a parquet file: {first_line(error)}") from error
         if num_stories == 0:
             raise InputError(f"{path}: holds no story")
 

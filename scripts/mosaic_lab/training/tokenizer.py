@@ -17,7 +17,7 @@ from transformers.tokenization_utils_base import (
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import read_object
+from mosaic_lab.core.files import read_object, reading
 from mosaic_lab.core.hub_access import GPT2_ID, can_reach_hub, first_line, is_only_local
 
 # What transformers reads of a model's folder besides the weights.
@@ -112,10 +112,8 @@ def read_gpt2_tokenizer(folder: str | os.PathLike) -> GPT2Tokenizer:
     content = {}
     for name, expected in SHA256.items():
         path = Path(folder, name)
-        try:
+        with reading(path):
             content[name] = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         found = hashlib.sha256(content[name]).hexdigest()
         if found != expected:
             raise InputError(f"{path}: not GPT-2's vocabulary: its sha256 is {found}, not {expected}")
