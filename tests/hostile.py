@@ -141,7 +141,7 @@ BASE = {
     "generate": ["../out", "Once", "--max_new_tokens", "3"],
     "evaluate": "../out --dataset ../text.txt --validation_fraction 0.5 --num_rows 2 --num_documents 2"
     " --num_segments 2 --segment_size 4 --max_new_tokens 0 --block_size 16 --output_dir measured".split(),
-    "convert_checkpoint": ["../sparse.pt", "--output_dir", "new"],
+    "convert_checkpoint": ["../regular.pt", "--output_dir", "new"],
     "push_to_hub": ["../out", "a/b", "--dry_run", "look"],
     "make_stories": "../stories.yaml --num_stories 4 --output_dir told --train_tokenizer 300".split(),
     "benchmark": ["smoke", "--output_dir", "timed"],
@@ -260,7 +260,7 @@ def write_recipes(folder: Path) -> None:
         "disable_tqdm": True,
     }
     (folder / "recipe.yaml").write_text("".join(f"{key}: {value}\n" for key, value in options.items()))
-    (folder / "stories.yaml").write_text("shard_size: 4\nnear_duplicate: 1.0\n")
+    (folder / "stories.yaml").write_text("model: grammar\nshard_size: 4\nnear_duplicate: 1.0\n")
 
 
 def prepare(folder: Path) -> None:
@@ -316,7 +316,9 @@ def prepare(folder: Path) -> None:
             (folder / "maps" / run / name).write_text("{")
     state_dict, arguments = random_checkpoint("regular")
     key = next(key for key, weight in state_dict.items() if weight.dim() == 2)
-    for name, weight in (("sparse", state_dict[key].to_sparse()), ("meta", state_dict[key].to("meta"))):
+    weight = state_dict[key]
+    kinds = {"regular": weight, "sparse": weight.to_sparse(), "meta": weight.to("meta")}
+    for name, weight in kinds.items():
         content = {"model": state_dict | {key: weight}, "model_args": arguments}
         torch.save(content, folder / f"{name}.pt")
 

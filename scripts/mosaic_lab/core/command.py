@@ -116,9 +116,9 @@ class CommandParser(HfArgumentParser):
 
     def _read_recipe(self, path: Path) -> dict[str, Any]:
         """The values of a recipe, of the types of their options, which need not be given any more."""
-        values = {}
+        values, recipe = {}, load_recipe(path)
         try:
-            for key, value in load_recipe(path).items():
+            for key, value in recipe.items():
                 action = self._find_action(str(key))
                 if value is not None:
                     values[action.dest] = self._get_values(action, self._as_typed(action, value))
