@@ -3,8 +3,8 @@
     python tests/hostile.py FOLDER [SEED] [DRAWN]    runs the listed ones and DRAWN more for each program
 
 Each runs in a process of its own, forked from this one, on tiny data in FOLDER. A table counts which ended
-well (accepted), with one line and exit status 2 (clear error), with anything else (raw traceback), or never
-(hang).
+well (accepted), with one line and exit status 2 (clear error), so but with files left behind (left output),
+with anything else (raw traceback), or never (hang).
 """
 
 import json
@@ -22,7 +22,11 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-ACCEPTED, CLEAR, RAW, HANG = "accepted", "clear error", "raw traceback", "hang"
+from mosaic_lab.core.command import CommandParser
+from mosaic_lab.core.errors import reported_as
+
+ENDS = ("accepted", "clear error", "left output", "raw traceback", "hang")
+ACCEPTED, CLEAR, LEFT, RAW, HANG = ENDS
 SECONDS = 180
 HUGE = "99999999999999999999"
 INTS = ("-1", "0", "1", "2", HUGE, f"-{HUGE}", "1.5", "nan", "", "x")
@@ -73,10 +77,11 @@ LISTED = [
         "train",
         "--metric_for_best_model accuracy --load_best_model_at_end true --eval_strategy steps --eval_steps 1"
         " --save_steps 1 --save_strategy steps --validation_fraction 0.2",
-        False,
+        True,
     ),
     ("train", "--attn_implementation flex_attention", False),
     ("train", "--dataset ../deep.json", False),
+    ("train", "--model ../deep.json", False),
     ("train", "--dataset ../surrogate.jsonl", False),
     ("train", f"--dataset stories --num_stories {HUGE}", True),
     ("train", "--dataset=", True),
@@ -91,7 +96,7 @@ LISTED = [
     *(("generate", f"--top_p {number}", True) for number in (2, "nan")),
     ("generate", "--max_new_token 3", True),
     ("generate", "--temperature 1e-40", True),
-    ("generate", ["../out", "a\udcff"], False),
+    ("generate", ["../out", "a\udcff"], True),
     *(
         ("generate", [f"../{name}", "Once"], False)
         for name in (
@@ -119,8 +124,13 @@ LISTED = [
     ("three_moons", "--min_learning_rate nan", True),
     ("three_moons", "--min_learning_rate inf", True),
     ("comparison", "--seeds -1", True),
-    ("regbench_data", "--max_string_length 99999999999", False),
-    ("make_stories", "--num_stories 1 --validation_fraction 0.5", False),
+    ("regbench", "--seeds -1", True),
+    ("regbench_data", "--max_string_length 99999999999", True),
+    ("make_stories", "--model grammar --num_stories 1 --validation_fraction 0.5", False),
+    ("make_stories", "--model grammar --validation_fraction 0.999999", False),
+    ("make_stories", f"--model grammar --num_stories {2**62}", True),
+    ("make_stories", "--model ../out --prompts ../surrogate.jsonl", False),
+    ("make_stories", "--model ../nope", False),
     ("make_stories", "--dtype nope --model ../out", False),
     ("benchmark", "--device cuda", False),
 ]
@@ -131,28 +141,30 @@ BASE = {
     "generate": ["../out", "Once", "--max_new_tokens", "3"],
     "evaluate": "../out --dataset ../text.txt --validation_fraction 0.5 --num_rows 2 --num_documents 2"
     " --num_segments 2 --segment_size 4 --max_new_tokens 0 --block_size 16 --output_dir measured".split(),
-    "convert_checkpoint": ["../sparse.pt", "--output_dir", "new"],
+    "convert_checkpoint": ["../regular.pt", "--output_dir", "new"],
     "push_to_hub": ["../out", "a/b", "--dry_run", "look"],
     "make_stories": "../stories.yaml --num_stories 4 --output_dir told --train_tokenizer 300".split(),
     "benchmark": ["smoke", "--output_dir", "timed"],
-    "attention_maps": "../out --dataset ../text.txt --validation_fraction 0.5 --contexts 64"
-    " --num_sequences 2 --output_dir maps".split(),
+    "attention_maps": "attention_maps/small --models ../out --dataset ../text.txt --validation_fraction 0.5"
+    " --contexts 64 --num_sequences 2 --output_dir maps".split(),
     "three_moons": ["three_moons/grid", "--output_dir", "moons"],
-    "comparison": ["small", "--output_dir", "compared"],
-    "regbench_data": ["languages"],
+    "comparison": ["comparison/small", "--output_dir", "compared"],
+    "regbench": ["regbench/small", "--output_dir", "bench"],
+    "regbench_data": ["regbench/data", "--output_dir", "languages"],
 }
-# The programs that run the experiments.
-RUNNERS = {
-    "attention_maps": "run_attention_maps",
-    "three_moons": "run_three_moons",
-    "comparison": "run_comparison",
-    "regbench_data": "make_regbench",
-}
+# Those that are experiments of `reproduce`.
+EXPERIMENTS = ("attention_maps", "three_moons", "comparison", "regbench", "regbench_data")
 
 
 def load(program: str) -> ModuleType:
     """The module of a program, or of the one that runs an experiment."""
-    return import_module(f"mosaic_lab.programs.{RUNNERS.get(program, program)}")
+    return import_module(f"mosaic_lab.programs.{'reproduce' if program in EXPERIMENTS else program}")
+
+
+def make_parser(program: str) -> CommandParser:
+    """The parser of a program, or that of an experiment."""
+    make = load(program).make_parser
+    return make(BASE[program][0])[1] if program in EXPERIMENTS else make()
 
 
 def arguments_of(program: str, rest: str | list[str]) -> list[str]:
@@ -163,7 +175,7 @@ def arguments_of(program: str, rest: str | list[str]) -> list[str]:
 def draw(program: str, seed: str, folder: Path) -> list[str]:
     """A command line with one to three options and values that are valid, or are not."""
     rng = random.Random(seed)
-    parser = load(program).make_parser()
+    parser = make_parser(program)
     argv = list(BASE[program])
     if rng.random() < 0.1 and parser.recipes is not None:
         path = folder / f"{seed}.yaml"
@@ -187,10 +199,11 @@ def draw(program: str, seed: str, folder: Path) -> list[str]:
 
 def parse(program: str, argv: list[str]) -> None:
     """Only what the program does with its command line."""
-    from mosaic_lab.core.errors import reported_as
-
     with reported_as(program):
-        load(program).make_parser().parse(argv)
+        if program in EXPERIMENTS:
+            load(program).parse(argv)
+        else:
+            make_parser(program).parse(argv)
 
 
 def attempt(call, *arguments, folder: Path, seconds: float = SECONDS) -> tuple[str, str]:
@@ -247,7 +260,7 @@ def write_recipes(folder: Path) -> None:
         "disable_tqdm": True,
     }
     (folder / "recipe.yaml").write_text("".join(f"{key}: {value}\n" for key, value in options.items()))
-    (folder / "stories.yaml").write_text("shard_size: 4\nnear_duplicate: 1.0\n")
+    (folder / "stories.yaml").write_text("model: grammar\nshard_size: 4\nnear_duplicate: 1.0\n")
 
 
 def prepare(folder: Path) -> None:
@@ -299,10 +312,13 @@ def prepare(folder: Path) -> None:
     damage("damaged-curve", "loss_curve.json", "nope")
     for run in ("out", "out/64"):
         (folder / "maps" / run).mkdir(parents=True)
-        (folder / "maps" / run / "options.json").write_text("{")
+        for name in ("options.json", "result.json"):
+            (folder / "maps" / run / name).write_text("{")
     state_dict, arguments = random_checkpoint("regular")
     key = next(key for key, weight in state_dict.items() if weight.dim() == 2)
-    for name, weight in (("sparse", state_dict[key].to_sparse()), ("meta", state_dict[key].to("meta"))):
+    weight = state_dict[key]
+    kinds = {"regular": weight, "sparse": weight.to_sparse(), "meta": weight.to("meta")}
+    for name, weight in kinds.items():
         content = {"model": state_dict | {key: weight}, "model_args": arguments}
         torch.save(content, folder / f"{name}.pt")
 
@@ -312,28 +328,35 @@ def main(folder: Path, seed: str = "0", drawn: int = 0) -> bool:
     prepare(folder)
     cases = [(program, arguments_of(program, rest)) for program, rest, _ in LISTED]
     # What the benchmark accepts takes it minutes.
-    for program in (name for name in BASE if name not in RUNNERS and name != "benchmark"):
+    for program in (name for name in BASE if name not in EXPERIMENTS and name != "benchmark"):
         cases += [(program, draw(program, f"{seed}-{program}-{number}", folder)) for number in range(drawn)]
     counts = Counter()
     place = folder / "case"
     for program, argv in cases:
         place.mkdir()
+        start = time.monotonic()
         end, printed = attempt(load(program).main, argv, folder=place)
+        seconds = time.monotonic() - start
+        left = sorted(path.name for path in place.iterdir() if path.name != "log.txt")
+        if end == CLEAR and left:
+            end = LEFT
         counts[program, end] += 1
         line = next((line for line in printed.splitlines() if ": error: " in line), "")
-        print(f"{end}: {program} {argv[len(BASE[program]) :] or argv}: {line[:300]}", flush=True)
+        options = argv[len(BASE[program]) :] or argv
+        print(f"{end} in {seconds:.1f} s: {program} {options}: {line[:300]}", flush=True)
+        if end == LEFT:
+            print(left)
         if end in (RAW, HANG):
             print(printed[-3000:])
         shutil.rmtree(place)
-    ends = (ACCEPTED, CLEAR, RAW, HANG)
-    print("\n| program | cases | " + " | ".join(ends) + " |\n| --- | --- | --- | --- | --- | --- |")
+    print("\n| program | cases | " + " | ".join(ENDS) + " |" + "\n|" + " --- |" * (2 + len(ENDS)))
     for program in (*BASE, "sum"):
         row = [
             sum(n for (name, end), n in counts.items() if end == kind and program in (name, "sum"))
-            for kind in ends
+            for kind in ENDS
         ]
         print(f"| {program} | {sum(row)} | " + " | ".join(map(str, row)) + " |")
-    return not any(end in (RAW, HANG) for _, end in counts)
+    return not any(end in (LEFT, RAW, HANG) for _, end in counts)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import re
 import socket
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -230,11 +231,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def preupload(self, kind, repo, revision):
         _, files = self.find(kind, repo, is_write=True).at(revision)
-        answers = []
-        for file in json.loads(self.body)["files"]:
+        answers, wanted = [], json.loads(self.body)
+        ignored = wanted.get("gitIgnore", files.get(".gitignore", b"").decode()).split()
+        for file in wanted["files"]:
             path = file["path"]
             answers.append(
-                {"path": path, "uploadMode": "lfs" if is_large(path) else "regular", "shouldIgnore": False}
+                {
+                    "path": path,
+                    "uploadMode": "lfs" if is_large(path) else "regular",
+                    "shouldIgnore": any(fnmatch(path.split("/")[-1], pattern) for pattern in ignored),
+                }
             )
             if path in files:
                 described = describe_file(path, files[path])

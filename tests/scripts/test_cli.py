@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from mosaic_lab import cli
+from mosaic_lab.core.command import CommandParser
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = ROOT / "configuration" / "accelerate" / "cpu-processes.yaml"
@@ -114,3 +116,23 @@ def test_names_and_missing_packages(run):
     assert (
         done.stderr == "train: error: the package datasets is missing: pip install 'memory-mosaics[train]'\n"
     )
+
+
+@pytest.mark.parametrize("program", ["reproduce", "evaluate", "make_stories", "benchmark"])
+def test_stopped_programs_say_that_they_resume(monkeypatch, capsys, program):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CommandParser, "parse_known", stop)
+    argv = ["three_moons/grid"] if program == "reproduce" else []
+    with pytest.raises(SystemExit) as stopped:
+        import_module(f"mosaic_lab.programs.{program}").main(argv)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == f"\n{program}: stopped; the same command resumes\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
+def test_scripts_have_help(run, script):
+    done, _ = run(script, "--help", is_watched=False)
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: {script.stem}"), done.stderr

@@ -13,7 +13,6 @@ import hostile
 
 ROOT = Path(__file__).parents[2]
 DRAWN = 100
-PROGRAMS = [name for name in hostile.BASE if name not in hostile.RUNNERS]
 
 
 def count_refused(program, command_lines):
@@ -34,7 +33,7 @@ def count_refused(program, command_lines):
     return refused
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", hostile.BASE)
 def test_parsers(program, tmp_path):
     drawn = [hostile.draw(program, f"{program}-{number}", tmp_path) for number in range(DRAWN)]
     listed = [

@@ -5,9 +5,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mosaic_lab.core.command import check_least
+from mosaic_lab.core.command import check_least, check_range
+from mosaic_lab.core.devices import check_dtype
+from mosaic_lab.training.options import MOST_STORIES
 
 GRAMMAR = "grammar"
+# For names or openings; a million answers of a hundred each.
+MOST_REQUESTS = 1_000_000
 # These change what is made of the stories, but not the stories.
 _FINISHING = (
     "output_dir",
@@ -103,23 +107,32 @@ class StoryArguments:
         if self.model == GRAMMAR and self.prompts is not None:
             raise ValueError(f"prompts {self.prompts}: needs a model; the {GRAMMAR} follows no prompts")
         check_least(
-            self, num_stories=1, seed=0, num_name_requests=1, num_opening_requests=2, shard_size=1,
-            batch_size=1, max_new_tokens=1, top_k=0, block_size=2, train_tokenizer=257,
+            self, seed=0, shard_size=1, batch_size=1, max_new_tokens=1, top_k=0, block_size=2,
+            train_tokenizer=257,
         )  # fmt: skip
+        check_range(
+            self,
+            num_stories=(1, MOST_STORIES),
+            num_name_requests=(1, MOST_REQUESTS),
+            num_opening_requests=(2, MOST_REQUESTS),
+        )
         for name in ("temperature", "top_p", "near_duplicate"):
             if not 0 < getattr(self, name) <= (1 if name != "temperature" else float("inf")):
                 raise ValueError(f"{name} is out of range: {getattr(self, name)}")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
+        check_dtype(self.dtype)
         if self.train_tokenizer is not None and self.tokenizer is not None:
             raise ValueError("tokenizer and train_tokenizer exclude each other")
 
     def for_stories(self) -> dict[str, Any]:
         """All that the raw stories depend on, the content of the prompts' file included."""
         options = {name: value for name, value in asdict(self).items() if name not in _FINISHING}
-        if self.prompts is not None and Path(self.prompts).is_file():
-            options["prompts_sha256"] = hashlib.sha256(Path(self.prompts).read_bytes()).hexdigest()
-        return options
+        return {**options, "prompts_sha256": self.hash_prompts()}
+
+    def hash_prompts(self) -> str | None:
+        """SHA-256 of the prompts' file; `None` without one."""
+        return self.prompts and hashlib.sha256(Path(self.prompts).read_bytes()).hexdigest()
 
     def as_recipe(self) -> dict[str, Any]:
         """The options that are set, but for the folder, as a recipe holds them."""

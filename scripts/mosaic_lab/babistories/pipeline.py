@@ -3,15 +3,13 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import PartialState
 from datasets import Dataset, Features, List, Value
+from filelock import FileLock
 
 from mosaic_lab.babistories import names_and_openings
 from mosaic_lab.babistories.card import make_card
@@ -20,86 +18,80 @@ from mosaic_lab.babistories.duplicates import find_exact, find_near
 from mosaic_lab.babistories.measures import count_distinct_grams, measure_losses, measure_split
 from mosaic_lab.babistories.options import GRAMMAR, StoryArguments
 from mosaic_lab.babistories.prompts import StoryPrompt, draw_prompt, read_prompts
-from mosaic_lab.babistories.shards import Records, Stage, run_stage
+from mosaic_lab.babistories.shards import Make, Records, make_records
 from mosaic_lab.babistories.writer import ModelWriter
 from mosaic_lab.core.dataset_folder import STATISTICS, check_free, write_dataset
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import describe_difference, make_folder, read_json, write_json
+from mosaic_lab.core.files import describe_difference, read_json
+from mosaic_lab.core.work import LOCK, leave_group
 from mosaic_lab.stories.grammar import tell_story
+from mosaic_lab.training.corpus import count_held_out
 from mosaic_lab.training.tokenizer import load_tokenizer
 
-OPTIONS = "options.json"
-# Processes wait for each other as long as a shard takes.
-_PATIENCE = timedelta(days=30)
 _FEATURES = {"features": List(Value("string"))}
 
-# Makes the records of a shard from their numbers and a seed.
-Make = Callable[[range, str], Records]
 # Makes all records of a stage from its name, their number, the shard size, and how a shard is made.
-Run = Callable[[str, int, int, Make], Iterator[dict[str, Any]]]
+RunStage = Callable[[str, int, int, Make], Iterator[dict[str, Any]]]
 
 
 def make_stories(options: StoryArguments) -> dict[str, Any] | None:
     """Writes stories and makes a data set of them; resumes what an earlier run with these options began.
 
-    Any number of processes, started by `accelerate launch` or `torchrun`, share the work.
+    Any number of processes may share the work: several that are started with the same options, or those of
+    `accelerate launch` or `torchrun`.
 
     Returns:
-        `dict`: the statistics; `None` on all processes but the first.
+        `dict`: the statistics; `None` if another process made the data set of them meanwhile.
 
     Raises:
         InputError: for options that cannot be used, and for an `output_dir` that holds something else.
     """
+    leave_group()
     folder = Path(options.output_dir).absolute()
     shards = folder.with_name(f"{folder.name}.shards")
     asked = read_prompts(options.prompts) if options.prompts else []
-    # Processes without an accelerator form a group only if they are told that they have none.
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
-    statistics = _claim(folder, shards, options, state)
-    if statistics is None:
+    if options.validation_fraction:
+        # Of all of them; how many are kept is not known yet.
+        count_held_out(options.num_stories, options.validation_fraction)
+    statistics = read_finished(folder, options)
+    if statistics is not None:
+        return statistics
+    run_stage = partial(make_records, shards, options)
+    if options.model == GRAMMAR:
+        write = partial(_tell, options.seed)
+    else:
+        write = _prepare_writing(options, asked, ModelWriter(options), run_stage)
+    stories = run_stage("stories", options.num_stories, options.shard_size, write)
+    # All processes find all stories written, and one of them makes the data set.
+    with FileLock(shards / LOCK):
+        if read_finished(folder, options) is not None:
+            return None
+        return finish(options, list(stories))
 
-        def run(name: str, num_records: int, shard_size: int, make: Make) -> Iterator[dict[str, Any]]:
-            return run_stage(Stage(name, num_records, shard_size, make), shards, options.seed, state)
 
-        if options.model == GRAMMAR:
-            write = partial(_tell, options.seed)
-        else:
-            write = _prepare_writing(options, asked, ModelWriter(options, state), run)
-        stories = run("stories", options.num_stories, options.shard_size, write)
-        if state.is_main_process:
-            statistics = finish(options, list(stories))
-    return statistics if state.is_main_process else None
-
-
-def _claim(folder: Path, shards: Path, options: StoryArguments, state: PartialState) -> dict[str, Any] | None:
-    """Begins or resumes a data set; returns its statistics if it is finished already.
+def read_finished(folder: Path, options: StoryArguments) -> dict[str, Any] | None:
+    """The statistics of the data set in `folder`; `None` if there is none yet.
 
     Raises:
-        InputError: if it was begun or finished with other options, or cannot be written.
+        InputError: if it was made with other options, or if there is something else.
     """
-    now, recipe = options.for_stories(), options.as_recipe()
-    before = read_json(shards / OPTIONS)
     statistics = read_json(folder / STATISTICS) if folder.is_dir() else None
-    if before is not None and before != now:
-        raise InputError(
-            f"output_dir {options.output_dir} was begun with other options: "
-            f"{describe_difference(before, now)}; name another one, or move {shards} away"
-        )
-    finished = statistics.get("recipe") if isinstance(statistics, dict) else None
-    if finished is None:
+    if not isinstance(statistics, dict) or "recipe" not in statistics:
         check_free(folder)
-    elif finished != recipe:
+        return None
+    before, now = (
+        {**recipe, "prompts_sha256": prompts_sha256}
+        for recipe, prompts_sha256 in (
+            (statistics["recipe"], statistics.get("prompts_sha256")),
+            (options.as_recipe(), options.hash_prompts()),
+        )
+    )
+    if before != now:
         raise InputError(
             f"output_dir {options.output_dir} was finished with other options: "
-            f"{describe_difference(finished, recipe)}; name another one, or move it away"
+            f"{describe_difference(before, now)}; name another one, or move it away"
         )
-    # All processes look before the first one writes.
-    state.wait_for_everyone()
-    if finished is None and state.is_main_process:
-        make_folder(shards)
-        write_json(shards / OPTIONS, now)
-    state.wait_for_everyone()
-    return statistics if finished is not None else None
+    return statistics
 
 
 def _tell(seed: int, numbers: range, _: str) -> Records:
@@ -108,10 +100,10 @@ def _tell(seed: int, numbers: range, _: str) -> Records:
 
 
 def _prepare_writing(
-    options: StoryArguments, asked: list[StoryPrompt], writer: ModelWriter, run: Run
+    options: StoryArguments, asked: list[StoryPrompt], writer: ModelWriter, run_stage: RunStage
 ) -> Make:
     """Finds names and openings, and returns how a shard of stories is made with them."""
-    names, openings = _find_names_and_openings(options, asked, writer, run)
+    names, openings = _find_names_and_openings(options, asked, writer, run_stage)
 
     def prompt_of(number: int) -> StoryPrompt:
         rng = random.Random(f"{options.seed}/prompts/{number}")
@@ -128,7 +120,7 @@ def _prepare_writing(
 
 
 def _find_names_and_openings(
-    options: StoryArguments, asked: list[StoryPrompt], writer: ModelWriter, run: Run
+    options: StoryArguments, asked: list[StoryPrompt], writer: ModelWriter, run_stage: RunStage
 ) -> tuple[list[str], list[str]]:
     """Asks the model for names and openings; not where all prompts have their own."""
 
@@ -140,7 +132,7 @@ def _find_names_and_openings(
             texts = writer.answer([requests[number % len(requests)] for number in numbers], seed)
             return [{"text": text} for text in texts]
 
-        answers = run(f"{kind}s", num_requests, options.batch_size, make)
+        answers = run_stage(f"{kind}s", num_requests, options.batch_size, make)
         found = parse(answer["text"] for answer in answers)
         if not found:
             raise InputError(
@@ -171,6 +163,7 @@ def finish(options: StoryArguments, records: Records) -> dict[str, Any]:
     tokenizer, origin = load_tokenizer(options.tokenizer, options.train_tokenizer, batches)
     statistics = {
         "recipe": options.as_recipe(),
+        "prompts_sha256": options.hash_prompts(),
         "counts": counts,
         "splits": {split: measure_split(part, tokenizer) for split, part in texts.items()},
         "tokenizer": origin,
@@ -218,9 +211,7 @@ def split_records(records: Records, validation_fraction: float, seed: int) -> di
     """Holds out a random fraction for validation; both splits keep the order of the records."""
     if validation_fraction == 0:
         return {"train": records}
-    if len(records) < 2:
-        raise InputError("one story is left, none to hold out; set validation_fraction to 0")
-    num_held_out = max(1, round(validation_fraction * len(records)))
+    num_held_out = count_held_out(len(records), validation_fraction)
     is_held_out = np.zeros(len(records), dtype=bool)
     is_held_out[np.random.default_rng(seed).permutation(len(records))[:num_held_out]] = True
     parts = {"train": ~is_held_out, "validation": is_held_out}

@@ -11,8 +11,9 @@ import yaml
 from transformers import PreTrainedTokenizerBase
 
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.files import reading
 from mosaic_lab.core.shipped import shipped
-from mosaic_lab.training.corpus import parse_lines
+from mosaic_lab.training.corpus import check_unicode, parse_lines
 
 # What a prompt says about each of them.
 FEATURES = {
@@ -55,6 +56,7 @@ class StoryPrompt:
             value = getattr(self, field.name)
             if not isinstance(value, str) and field.name != "features":
                 raise ValueError(f"{field.name} must be a string, not {value!r}")
+        check_unicode(self.opening)
         for field in ("verb", "noun", "adjective", "name"):
             if (word := getattr(self, field)) and not _WORD.fullmatch(word):
                 raise ValueError(f"{field} must be made of letters, not {word!r}")
@@ -131,17 +133,12 @@ def read_prompts(path: str | os.PathLike) -> list[StoryPrompt]:
         InputError: for a file that cannot be read, and for a line that is not a prompt.
     """
     prompts = []
-    try:
-        with open(path, encoding="utf-8") as file:
-            for place, record in parse_lines(f"prompts {path}", file):
-                try:
-                    prompts.append(StoryPrompt(**record))
-                except (ValueError, TypeError) as error:
-                    raise InputError(f"prompts {path}, {place}: {error}") from error
-    except OSError as error:
-        raise InputError(f"prompts {path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"prompts {path}: not text in UTF-8: {error.reason}") from error
+    with reading(f"prompts {path}"), open(path, encoding="utf-8") as file:
+        for place, record in parse_lines(f"prompts {path}", file):
+            try:
+                prompts.append(StoryPrompt(**record))
+            except (ValueError, TypeError) as error:
+                raise InputError(f"prompts {path}, {place}: {error}") from error
     if not prompts:
         raise InputError(f"prompts {path}: holds no prompt")
     return prompts

@@ -1,68 +1,60 @@
-"""Work in shards that processes share and later runs resume; each shard is the same whoever makes it."""
+"""Records in shards that processes share and later runs resume; each shard is the same whoever makes it."""
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-from tqdm import tqdm
+from mosaic_lab.babistories.options import StoryArguments
+from mosaic_lab.core.files import reading, write_text
+from mosaic_lab.core.work import Run, work_through
+from mosaic_lab.training.corpus import parse_lines
 
-from mosaic_lab.core.files import write_text
+# File in the folder of a shard.
+RECORDS = "records.jsonl"
 
 Records = list[dict[str, Any]]
+# Makes the records of a shard from their numbers and a seed, and from nothing else.
+Make = Callable[[range, str], Records]
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Records to make, in shards.
-
-    Args:
-        name (`str`): prefix of the shards' files.
-        num_records (`int`): number of records in all shards.
-        shard_size (`int`): records per shard; the last one may have fewer.
-        make (`Callable`): makes a shard's records from their numbers and a seed, and from nothing else.
-    """
-
-    name: str
-    num_records: int
-    shard_size: int
-    make: Callable[[range, str], Records]
-
-    def shards(self, folder: Path) -> dict[Path, range]:
-        """The file of each shard, and the numbers of its records."""
-        starts = range(0, self.num_records, self.shard_size)
-        return {
-            folder / f"{self.name}-{shard:05}.jsonl": range(
-                start, min(start + self.shard_size, self.num_records)
-            )
-            for shard, start in enumerate(starts)
-        }
-
-
-def run_stage(stage: Stage, folder: Path, seed: int, state: PartialState) -> Iterator[dict[str, Any]]:
+def make_records(
+    folder: Path, options: StoryArguments, name: str, num_records: int, shard_size: int, make: Make
+) -> Iterator[dict[str, Any]]:
     """Makes the shards that are missing in `folder`, and waits for those of other processes.
 
-    A shard's file appears once it is complete, and is never made again.
+    Args:
+        folder (`Path`): holds a folder for each shard.
+        options (`StoryArguments`): shards that were made with other ones are refused.
+        name (`str`): prefix of the shards' folders.
+        num_records (`int`): number of records in all shards.
+        shard_size (`int`): records per shard; the last one may have fewer.
+        make (`Callable`): makes a shard's records.
 
     Returns:
         `Iterator[dict]`: the records of all shards, in order, read one by one.
+
+    Raises:
+        InputError: if there are shards that were made with other options, or are damaged.
     """
-    shards = list(stage.shards(folder).items())
-    # All processes look between two barriers, and so see the same files.
-    state.wait_for_everyone()
-    missing = [shard for shard in shards if not shard[0].exists()]
-    state.wait_for_everyone()
-    mine = missing[state.process_index :: state.num_processes]
-    for path, numbers in tqdm(mine, desc=stage.name, disable=not state.is_main_process):
-        records = stage.make(numbers, f"{seed}/{path.stem}")
-        write_text(path, "".join(json.dumps(record) + "\n" for record in records))
-    state.wait_for_everyone()
-    return _read(path for path, _ in shards)
+    recorded = options.for_stories()
+    numbers = range(num_records)
+    shards = [
+        Run(f"{name}-{shard:05}", recorded, inputs=numbers[start : start + shard_size])
+        for shard, start in enumerate(numbers[::shard_size])
+    ]
+
+    def do(shard: Run, place: Path) -> dict[str, Any]:
+        records = make(shard.inputs, f"{options.seed}/{shard.name}")
+        write_text(place / RECORDS, "".join(json.dumps(record) + "\n" for record in records))
+        return {"num_records": len(records)}
+
+    work_through(shards, folder, do, wait=True)
+    return _read(folder / shard.name / RECORDS for shard in shards)
 
 
 def _read(paths: Iterator[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
-        with open(path, encoding="utf-8") as file:
-            yield from map(json.loads, file)
+        with reading(path), path.open(encoding="utf-8") as file:
+            for _, record in parse_lines(str(path), file):
+                yield record

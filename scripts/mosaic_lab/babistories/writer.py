@@ -4,15 +4,14 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from accelerate import PartialState
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import is_bitsandbytes_available
 
 from mosaic_lab.babistories.options import StoryArguments
 from mosaic_lab.babistories.prompts import as_model_input
+from mosaic_lab.core.devices import find_device
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.hub_access import first_line
-from mosaic_lab.training.model import load_trained
-from mosaic_lab.training.tokenizer import load_tokenizer
+from mosaic_lab.training.model import load_with_tokenizer
 
 
 class ModelWriter:
@@ -22,10 +21,10 @@ class ModelWriter:
         InputError: for a model that cannot be loaded.
     """
 
-    def __init__(self, options: StoryArguments, state: PartialState):
+    def __init__(self, options: StoryArguments):
         self.options = options
-        self.model = _load(options, state.device).eval()
-        self.tokenizer, _ = load_tokenizer(options.model)
+        self.model, self.tokenizer = _load(options, find_device(None))
+        self.model.eval()
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -95,18 +94,18 @@ class ModelWriter:
             )
 
 
-def _load(options: StoryArguments, device: torch.device):
+def _load(options: StoryArguments, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not options.load_in_4bit:
-        return load_trained(options.model, dtype=options.dtype).to(device)
-    try:
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )
-        return load_trained(
-            options.model, dtype=options.dtype, quantization_config=quantization, device_map={"": device}
-        )
-    except ImportError as error:
-        raise InputError(f"load_in_4bit: {first_line(error)}") from error
+        model, tokenizer = load_with_tokenizer(options.model, dtype=options.dtype)
+        return model.to(device), tokenizer
+    if not is_bitsandbytes_available():
+        raise InputError("load_in_4bit: the package bitsandbytes is missing: pip install bitsandbytes")
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return load_with_tokenizer(
+        options.model, dtype=options.dtype, quantization_config=quantization, device_map={"": device}
+    )

@@ -12,7 +12,7 @@ from mosaic_lab.comparison.options import ComparisonArguments
 from mosaic_lab.comparison.report import write_report
 from mosaic_lab.core.command import CommandParser, find_recipe, load_recipe
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import read_json, write_arrays
+from mosaic_lab.core.files import read_object, write_arrays
 from mosaic_lab.core.fingerprint import hash_texts
 from mosaic_lab.core.work import ARRAYS, Experiment, Run, share
 from mosaic_lab.training.corpus import load_stories
@@ -99,7 +99,7 @@ def run_one(run: Run, folder: Path, comparison: ComparisonArguments, passed_on: 
         raise InputError(f"launcher {comparison.launcher!r}: {error.strerror}") from error
     if status != 0:
         raise InputError(f"{run.name}: train ended with status {status}")
-    results, curve = read_json(folder / RESULTS), read_json(folder / CURVE_DATA)
+    results, curve = read_object(folder / RESULTS), read_object(folder / CURVE_DATA)
     config = read_config(str(folder / "config.json"))
     arrays = {"tokens_per_step": np.array(curve["tokens_per_step"])}
     for split in ("train", "validation"):

@@ -4,7 +4,8 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mosaic_lab.core.command import check_each_once
+from mosaic_lab.core.bounds import SEED
+from mosaic_lab.core.command import check_each_once, check_range
 
 
 @dataclass
@@ -44,6 +45,7 @@ class ComparisonArguments:
             if not getattr(self, name):
                 raise ValueError(f"{name} must be given")
         check_each_once(self, "models", "seeds")
+        check_range(self, seeds=SEED)
         if len({Path(model).stem for model in self.models}) != len(self.models):
             raise ValueError(f"models must differ in the last parts of their names, not {self.models}")
         try:

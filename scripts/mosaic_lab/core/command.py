@@ -15,6 +15,7 @@ from transformers.hf_argparser import string_to_bool
 
 from mosaic_lab.core.bounds import TRAINER_BOUNDS
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.files import reading
 from mosaic_lab.core.shipped import shipped
 
 # Bytes, and levels of lists and mappings.
@@ -84,6 +85,7 @@ class CommandParser(HfArgumentParser):
 
     def parse_known(self, argv: Sequence[str]) -> tuple[Any, ...]:
         """`parse`, followed by the list of what belongs to no option and no argument."""
+        _check_unicode(argv)
         if self.recipes is not None and (recipe := self._name_recipe(argv)) is not None:
             path = find_recipe(recipe, self.recipes)
             self.set_defaults(**self._read_recipe(path))
@@ -114,9 +116,9 @@ class CommandParser(HfArgumentParser):
 
     def _read_recipe(self, path: Path) -> dict[str, Any]:
         """The values of a recipe, of the types of their options, which need not be given any more."""
-        values = {}
+        values, recipe = {}, load_recipe(path)
         try:
-            for key, value in load_recipe(path).items():
+            for key, value in recipe.items():
                 action = self._find_action(str(key))
                 if value is not None:
                     values[action.dest] = self._get_values(action, self._as_typed(action, value))
@@ -150,7 +152,17 @@ class CommandParser(HfArgumentParser):
             words = [str(value)]
         if any("\0" in word for word in words):
             raise InputError(f"{action.dest} holds a NUL character")
+        _check_unicode(words)
         return words
+
+
+def _check_unicode(words: Sequence[str]) -> None:
+    """Refuses bytes that are no UTF-8, and escapes of such: neither tokenizers nor cards take them."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"argument {word!r}: not text in UTF-8 at character {error.start}") from error
 
 
 def _read_int(text: str) -> int:
@@ -210,16 +222,14 @@ def load_recipe(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if it cannot be read, or is not YAML with one `option: value` per line.
     """
+    with reading(path), path.open("rb") as file:
+        content = file.read(LARGEST_RECIPE + 1)
+    if len(content) > LARGEST_RECIPE:
+        raise InputError(f"{path}: too large for a recipe, which is made of lines `option: value`")
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_RECIPE + 1)
-        if len(content) > LARGEST_RECIPE:
-            raise InputError(f"{path}: too large for a recipe, which is made of lines `option: value`")
         text = content.decode("utf-8")
         _refuse_bombs(path, text)
         recipe = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except InputError:
         raise
     except (yaml.YAMLError, ValueError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import replacing, write_json, write_text
+from mosaic_lab.core.files import reading, replacing, write_json, write_text
 
 CARD, STATISTICS, DATA = "README.md", "statistics.json", "data"
 ROWS_PER_FILE = 250_000
@@ -21,10 +21,8 @@ def check_free(folder: str | os.PathLike) -> None:
         InputError: if there is something.
     """
     folder = Path(folder)
-    try:
+    with reading(f"folder {folder}"):
         is_free = not any(folder.iterdir()) if folder.is_dir() else not os.path.lexists(folder)
-    except OSError as error:
-        raise InputError(f"folder {folder}: cannot be read: {error.strerror}") from error
     if not is_free:
         raise InputError(f"folder {folder}: there is something already; name another one")
 

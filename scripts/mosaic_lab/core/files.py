@@ -32,6 +32,19 @@ def make_folder(folder: str | os.PathLike) -> Path:
     return folder
 
 
+def missing_folders(folder: str | os.PathLike) -> list[Path]:
+    """The folder and those that it lies in, from the inside, as far as they are not there yet."""
+    folder = Path(folder).absolute()
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Deletes folders, listed from the inside, up to the first one that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
 @contextmanager
 def occupying(folder: str | os.PathLike) -> Iterator[None]:
     """Makes an output folder, and keeps other programs out of it until the block ends.
@@ -43,7 +56,7 @@ def occupying(folder: str | os.PathLike) -> Iterator[None]:
         InputError: if another program is at work in the folder, or if nothing can be written there.
     """
     folder = Path(folder).absolute()
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = missing_folders(folder)
     make_folder(folder)
     lock = FileLock(folder / LOCK)
     try:
@@ -58,10 +71,7 @@ def occupying(folder: str | os.PathLike) -> Iterator[None]:
         # Before it is released: afterwards it could be another program's.
         (folder / LOCK).unlink(missing_ok=True)
         lock.release()
-        # The first one that is not empty stays, as do those above it.
-        with suppress(OSError):
-            for path in made:
-                path.rmdir()
+        remove_empty(made)
 
 
 @contextmanager
@@ -112,20 +122,42 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+@contextmanager
+def reading(name: str | os.PathLike) -> Iterator[None]:
+    """Turns what goes wrong while a file of text is read into an `InputError` that begins with `name`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: not text in UTF-8: {error.reason} at byte {error.start}") from error
+
+
 def read_json(path: str | os.PathLike) -> Any:
     """What `write_json` wrote; `None` if there is no such file.
 
     Raises:
         InputError: if it is damaged or cannot be read.
     """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: damaged, not JSON: {error}") from error
+    with reading(path):
+        try:
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: damaged, not JSON: {error}") from error
+
+
+def read_object(path: str | os.PathLike) -> dict[str, Any] | None:
+    """What `write_json` wrote of a dictionary; `None` if there is no such file.
+
+    Raises:
+        InputError: if it is damaged, cannot be read or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) and (content is not None or os.path.exists(path)):
+        raise InputError(f"{path}: damaged, not an object of JSON")
+    return content
 
 
 def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:

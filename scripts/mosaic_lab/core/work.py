@@ -5,7 +5,6 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,16 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import describe_difference, make_folder, read_json, write_arrays, write_json
+from mosaic_lab.core.files import (
+    describe_difference,
+    make_folder,
+    missing_folders,
+    read_json,
+    read_object,
+    remove_empty,
+    write_arrays,
+    write_json,
+)
 
 # Files in the folder of a run.
 OPTIONS, RESULT, ARRAYS, LOCK = "options.json", "result.json", "arrays.npz", "lock"
@@ -98,7 +106,7 @@ def share(
 
     def carry_out(*options: Any) -> None:
         runs = plan(*options)
-        folder = make_folder(next(group.output_dir for group in options if hasattr(group, "output_dir")))
+        folder = Path(next(group.output_dir for group in options if hasattr(group, "output_dir")))
         results = work_through(runs, folder, lambda run, place: do(run, place, *options))
         if None in results:
             print(f"{results.count(None)} runs are left to other processes; the last one of them reports")
@@ -146,6 +154,7 @@ def work_through(
 def _do_once(run: Run, place: Path, do: Callable[[Run, Path], Result], timeout: float) -> None:
     if (place / RESULT).exists():
         return
+    made = missing_folders(place)
     make_folder(place)
     try:
         held = FileLock(place / LOCK).acquire(timeout=timeout)
@@ -163,8 +172,7 @@ def _do_once(run: Run, place: Path, do: Callable[[Run, Path], Result], timeout: 
                 # While the lock is held: afterwards it could be another process's.
                 for name in (OPTIONS, LOCK):
                     (place / name).unlink(missing_ok=True)
-                with suppress(OSError):
-                    place.rmdir()
+                remove_empty([place, *made[1:]])
             raise
         write_json(place / RESULT, {"name": run.name, **run.options, **result})
 
@@ -176,7 +184,7 @@ def _is_begun(place: Path) -> bool:
 
 def _refuse_to_mix(run: Run, place: Path) -> None:
     # A killed process leaves its options without anything that was made with them.
-    before = _read_record(place / OPTIONS) if _is_begun(place) else None
+    before = read_object(place / OPTIONS) if _is_begun(place) else None
     # As they come back from the file.
     now = json.loads(json.dumps(run.options))
     if before is not None and before != now:
@@ -189,14 +197,7 @@ def _refuse_to_mix(run: Run, place: Path) -> None:
 def _read_result(run: Run, place: Path) -> Result | None:
     # Another process may have done it with other options meanwhile.
     _refuse_to_mix(run, place)
-    return _read_record(place / RESULT)
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    record = read_json(path)
-    if record is not None and not isinstance(record, dict):
-        raise InputError(f"{path}: damaged, not an object of JSON")
-    return record
+    return read_object(place / RESULT)
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:

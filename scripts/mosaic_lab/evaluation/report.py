@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_lab.core.figures import colour_of, plt, save_figure, tidy
-from mosaic_lab.core.files import read_json, write_arrays, write_json, write_text
+from mosaic_lab.core.files import read_object, write_arrays, write_json, write_text
 from mosaic_lab.core.tables import table
 from mosaic_lab.core.work import ARRAYS, LOCK, read_arrays
 from mosaic_lab.evaluation.prompts import format_continuations
@@ -61,7 +61,7 @@ def write_report(folder: Path, results: Results) -> str:
 
 def redraw(folder: Path) -> str:
     """Makes tables and picture from the summary and the curves in `folder`; returns the tables."""
-    summary = read_json(folder / EVALUATION)
+    summary = read_object(folder / EVALUATION)
     text = format_report(summary)
     write_text(folder / TABLES, text)
     save_figure(draw_positions(summary, read_arrays(folder / CURVES)), folder / PICTURE)

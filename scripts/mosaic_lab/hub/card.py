@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import read_json
+from mosaic_lab.core.files import read_object
 from mosaic_lab.core.shipped import shipped
 from mosaic_lab.evaluation.models import describe_architecture
 from mosaic_lab.evaluation.report import EVALUATION
@@ -85,9 +85,9 @@ def read_training(folder: Path) -> dict[str, Any]:
 
     Of a folder without a recipe, the trainer's state is read; what is unknown is `None`.
     """
-    results = read_json(folder / RESULTS) or {}
-    curve = read_json(folder / CURVE_DATA) or {}
-    state = read_json(folder / TRAINER_STATE_NAME) or {}
+    results = read_object(folder / RESULTS) or {}
+    curve = read_object(folder / CURVE_DATA) or {}
+    state = read_object(folder / TRAINER_STATE_NAME) or {}
     rates = [entry["learning_rate"] for entry in state.get("log_history", []) if "learning_rate" in entry]
     recipe = {}
     if rates:
@@ -141,7 +141,7 @@ def evaluation_results(evaluation: Path, folder: Path) -> list[EvalResult]:
     Raises:
         InputError: if there are none, or if the model's short name there fits none or several.
     """
-    results = read_json(evaluation / EVALUATION)
+    results = read_object(evaluation / EVALUATION)
     if results is None:
         raise InputError(f"evaluation {evaluation}: there is no {EVALUATION} in it")
     names = list(results["architectures"])

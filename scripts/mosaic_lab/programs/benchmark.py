@@ -21,7 +21,7 @@ from mosaic_lab.benchmark.plot import draw
 from mosaic_lab.benchmark.report import compute_ratios, format_report, format_tables
 from mosaic_lab.core.command import CommandParser
 from mosaic_lab.core.errors import InputError, reported_as
-from mosaic_lab.core.files import make_folder, write_json, write_text
+from mosaic_lab.core.files import occupying, write_json, write_text
 from mosaic_lab.core.work import Run, work_through
 
 
@@ -38,7 +38,7 @@ def run(options: BenchmarkArguments, recipe: str, argv: list[str]) -> None:
     hardware, versions = describe_hardware(options.device), describe_versions()
     chosen = {name: value for name, value in vars(options).items() if name != "output_dir"}
     parameters = balance_parameters(options)
-    folder = make_folder(options.output_dir)
+    folder = Path(options.output_dir)
     stem, day = f"{recipe}-{hardware['slug']}", date.today().isoformat()
     name, partial = f"{day}-{stem}", folder / f"{stem}.partial"
     paths = [folder / f"{name}{suffix}" for suffix in (".json", ".md", ".png")]
@@ -55,16 +55,14 @@ def run(options: BenchmarkArguments, recipe: str, argv: list[str]) -> None:
         "parameters": parameters,
         "check": check_equality(options),
     }
-    cells = {cell.name: cell for cell in plan_cells(options)}
-    points = [Run(cell, {**chosen, **hardware, **versions}) for cell in cells]
-    measured = work_through(
-        points, partial, lambda point, _: {"measured": measure_cell(cells[point.name], options)}
-    )
-    if None in measured:
-        raise InputError(f"{partial}: another process is measuring there")
+    depends_on = {**chosen, **hardware, **versions}
+    runs = [Run(cell.name, depends_on, inputs=cell) for cell in plan_cells(options)]
+    # Processes that shared the cells would slow each other down.
+    with occupying(partial):
+        measured = work_through(runs, partial, lambda run, _: {"measured": measure_cell(run.inputs, options)})
     result["cells"] = [
-        {"name": cell.name, **asdict(cell), **point["measured"]}
-        for cell, point in zip(cells.values(), measured, strict=True)
+        {"name": run.name, **asdict(run.inputs), **cell["measured"]}
+        for run, cell in zip(runs, measured, strict=True)
     ]
     for cell in result["cells"]:
         cell["ratios"] = compute_ratios(cell)
@@ -75,16 +73,20 @@ def run(options: BenchmarkArguments, recipe: str, argv: list[str]) -> None:
     print(f"{format_tables(result['cells'])}\nin {', '.join(map(str, paths))}")
 
 
+def make_parser() -> CommandParser:
+    """The command line: a recipe and its options."""
+    return CommandParser(
+        BenchmarkArguments,
+        description="Measures a mosaic against GPT-2 and against a plain implementation of the paper.",
+        recipes="benchmark",
+    )
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs the recipe that `argv` names, with the options that follow it."""
     argv = sys.argv[1:] if argv is None else argv
-    with reported_as("benchmark"):
-        parser = CommandParser(
-            BenchmarkArguments,
-            description="Measures a mosaic against GPT-2 and against a plain implementation of the paper.",
-            recipes="benchmark",
-        )
-        options, others = parser.parse(argv)
+    with reported_as("benchmark", resume="the same command resumes"):
+        options, others = make_parser().parse(argv)
         prepare_machine(options)
         run(options, Path(others.recipe).stem, argv)
 

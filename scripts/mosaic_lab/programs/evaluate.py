@@ -26,7 +26,7 @@ def make_parser() -> CommandParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Measures the models that `argv` names, and writes tables and pictures."""
-    with reported_as("evaluate"):
+    with reported_as("evaluate", resume="the same command resumes"):
         *groups, others = make_parser().parse(sys.argv[1:] if argv is None else argv)
         evaluate(others.models, *groups)
 

@@ -82,10 +82,6 @@ def generate(model: str, prompt: str, options: GenerationArguments) -> None:
     """
     if not prompt.strip():
         raise InputError("prompt: it is empty; give the beginning of a text, such as 'Once upon a time'")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"prompt: not text in UTF-8 at character {error.start}") from error
     device = find_device(options.device)
     disable_progress_bar()
     # Its warnings, of a context longer than in training for one, would stand in the middle of the story.

@@ -19,7 +19,9 @@ def main(argv: list[str] | None = None) -> None:
     with reported_as("make_stories", resume="the same command resumes"):
         options, _ = make_parser().parse(sys.argv[1:] if argv is None else argv)
         statistics = make_stories(options)
-        if statistics is not None:
+        if statistics is None:
+            print(f"{options.output_dir} is done: another process has finished it")
+        else:
             print(summarise(options.output_dir, statistics))
 
 

@@ -30,7 +30,7 @@ Recipes, or a path of a YAML file:
 def main(argv: list[str] | None = None) -> None:
     """Does the remaining runs of the recipe that `argv` names, then the tables and the pictures."""
     argv = sys.argv[1:] if argv is None else argv
-    with reported_as("reproduce"):
+    with reported_as("reproduce", resume="the same command resumes"):
         if not argv or argv[0] in ("-h", "--help"):
             print(HELP + "".join(f"  {name}\n" for name in list_all()) + "\nRECIPE --help lists its options.")
             return
@@ -45,12 +45,27 @@ def parse(argv: list[str]) -> tuple[Experiment, list[Any]]:
     Raises:
         InputError: for an unreadable recipe, an unknown option, or a value of the wrong type or range.
     """
-    if argv[0] not in list_all() and not Path(argv[0]).exists():
+    experiment, parser = make_parser(argv[0])
+    *options, _, unknown = parser.parse_known([str(find_recipe(argv[0], "")), *argv[1:]])
+    if experiment.passes_on:
+        options.append(unknown)
+    elif unknown:
+        raise InputError(f"unrecognized arguments: {' '.join(unknown)}")
+    return experiment, options
+
+
+def make_parser(recipe: str) -> tuple[Experiment, CommandParser]:
+    """The experiment that `recipe`, a shipped one's name or a path, is for; and its command line.
+
+    Raises:
+        InputError: for an unreadable recipe, or one for no experiment.
+    """
+    if recipe not in list_all() and not Path(recipe).exists():
         raise InputError(
-            f"recipe {argv[0]}: there is no such file, and no recipe of that name; shipped recipes: "
+            f"recipe {recipe}: there is no such file, and no recipe of that name; shipped recipes: "
             f"{', '.join(list_all())}"
         )
-    path = find_recipe(argv[0], "")
+    path = find_recipe(recipe, "")
     name = str(load_recipe(path).get("experiment"))
     if name not in EXPERIMENTS:
         raise InputError(f"{path}: experiment must be one of {', '.join(EXPERIMENTS)}, not {name}")
@@ -60,12 +75,7 @@ def parse(argv: list[str]) -> tuple[Experiment, list[Any]]:
         *experiment.groups, description=experiment.description, recipes=module.partition(".")[0]
     )
     parser.add_argument("--experiment", choices=[name], help="the experiment that the recipe is for")
-    *options, _, unknown = parser.parse_known([str(path), *argv[1:]])
-    if experiment.passes_on:
-        options.append(unknown)
-    elif unknown:
-        raise InputError(f"unrecognized arguments: {' '.join(unknown)}")
-    return experiment, options
+    return experiment, parser
 
 
 def list_all() -> list[str]:

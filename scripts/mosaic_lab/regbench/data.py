@@ -25,6 +25,8 @@ from mosaic_lab.regbench.automata import (
 
 # Strings of a sequence, both bounds included.
 NUM_STRINGS = (10, 19)
+# More symbols or sequences would take days.
+LONGEST_STRING, MOST_SEQUENCES = 1000, 10_000_000
 IGNORED = -100
 FEATURES = Features(
     {

@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Trainer, set_seed
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import read_json, write_arrays
+from mosaic_lab.core.files import read_object, write_arrays
 from mosaic_lab.core.work import ARRAYS, Experiment, Run, share
 from mosaic_lab.regbench.automata import PADDING, VOCAB_SIZE
 from mosaic_lab.regbench.data import Sizes, collate, load, longest_sequence
@@ -109,7 +109,7 @@ def read_values(model: str, changes: dict[str, Any]) -> dict[str, Any]:
     for name in changes:
         if not hasattr(config, name):
             raise InputError(f"grid: neither the Trainer nor {model} has an option {name!r}")
-    return read_json(find_config(model)) | changes
+    return read_object(find_config(model)) | changes
 
 
 def run_one(

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mosaic_lab.core.command import check_each_once, check_least
+from mosaic_lab.core.bounds import SEED
+from mosaic_lab.core.command import check_each_once, check_range
+from mosaic_lab.regbench.data import LONGEST_STRING, MOST_SEQUENCES
 
 NGRAMS = {"1-gram": 1, "2-gram": 2, "3-gram": 3}
 
@@ -45,8 +47,9 @@ class RegBenchArguments:
     )
 
     def __post_init__(self):
-        check_least(self, num_automata=1, num_validation=1, num_test=1, max_string_length=1)
-        check_least(self, language_seed=0, seeds=0)
+        sequences = (1, MOST_SEQUENCES)
+        check_range(self, num_automata=sequences, num_validation=sequences, num_test=sequences)
+        check_range(self, max_string_length=(1, LONGEST_STRING), language_seed=SEED, seeds=SEED)
         check_each_once(self, "models", "num_automata", "seeds")
         if len(set(self.names)) != len(self.models):
             raise ValueError(f"models must differ in the last parts of their names, not {self.models}")

@@ -7,12 +7,13 @@ from typing import Any
 from datasets import DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from mosaic_lab.core.command import check_least
+from mosaic_lab.core.bounds import SEED
+from mosaic_lab.core.command import check_range
 from mosaic_lab.core.dataset_folder import check_free, write_dataset
 from mosaic_lab.core.shipped import shipped
 from mosaic_lab.core.work import Experiment
 from mosaic_lab.regbench.automata import ALPHABET, NUM_SYMBOLS, SEPARATOR, STATES
-from mosaic_lab.regbench.data import NUM_STRINGS, Sizes, load
+from mosaic_lab.regbench.data import LONGEST_STRING, MOST_SEQUENCES, NUM_STRINGS, Sizes, load
 
 TEMPLATE = shipped("hub_cards") / "regbench.md"
 LICENSE = "apache-2.0"
@@ -36,7 +37,9 @@ class PublishArguments:
     def __post_init__(self):
         if not self.output_dir:
             raise ValueError("output_dir must be given")
-        check_least(self, num_train=1, num_validation=1, num_test=1, max_string_length=1, seed=0)
+        sequences = (1, MOST_SEQUENCES)
+        check_range(self, num_train=sequences, num_validation=sequences, num_test=sequences)
+        check_range(self, max_string_length=(1, LONGEST_STRING), seed=SEED)
 
 
 def publish(arguments: PublishArguments) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.files import reading
 from mosaic_lab.core.shipped import shipped
 from mosaic_lab.stories.roles import Beat, Cast, Drawer, Drawers, Facts, Fork, Plot
 
@@ -78,11 +79,11 @@ def read_grammar(folder: Path) -> Grammar:
 
 
 def _read(path: Path, sections: Sequence[str]) -> dict[str, Any]:
+    with reading(path):
+        text = path.read_text(encoding="utf-8")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or set(content) - set(sections):
         raise InputError(f"{path}: must be made of {', '.join(sections)}")

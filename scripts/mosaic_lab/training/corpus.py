@@ -14,6 +14,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.files import reading
 from mosaic_lab.core.hub_access import first_line
 from mosaic_lab.stories import grammar
 from mosaic_lab.stories.loading import text_folder
@@ -47,12 +48,24 @@ def load_stories(arguments: DataArguments) -> tuple[Dataset, Dataset | None]:
         return train, splits[arguments.validation_split]
     if arguments.validation_fraction == 0:
         return train, None
-    if len(train) < 2:
-        raise InputError(f"{arguments.dataset}: one story, none to hold out; set validation_fraction to 0")
-    held_out = train.train_test_split(
-        max(1, round(arguments.validation_fraction * len(train))), seed=arguments.corpus_seed
-    )
+    num_held_out = count_held_out(len(train), arguments.validation_fraction)
+    held_out = train.train_test_split(num_held_out, seed=arguments.corpus_seed)
     return held_out["train"], held_out["test"]
+
+
+def count_held_out(num_stories: int, validation_fraction: float) -> int:
+    """How many stories to hold out for validation: the fraction, but one at least.
+
+    Raises:
+        InputError: if none would be left to train on.
+    """
+    number = max(1, round(validation_fraction * num_stories))
+    if number >= num_stories:
+        raise InputError(
+            f"validation_fraction {validation_fraction}: holds out {number:,} of the {num_stories:,} stories "
+            "and leaves none to train on; 0 holds out none"
+        )
+    return number
 
 
 def stream_stories(arguments: DataArguments) -> tuple[IterableDataset, Dataset | None]:
@@ -179,17 +192,14 @@ def read_stories(paths: list[str], text_column: str) -> Iterator[dict[str, str]]
     """
     for path in paths:
         num_stories = 0
-        try:
-            for story in READERS[Path(path).suffix](path, text_column):
-                if story.strip():
-                    num_stories += 1
-                    yield {"text": story}
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not text in UTF-8: {error.reason} at byte {error.start}") from error
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{path}: not a parquet file: {first_line(error)}") from error
+        with reading(path):
+            try:
+                for story in READERS[Path(path).suffix](path, text_column):
+                    if story.strip():
+                        num_stories += 1
+                        yield {"text": story}
+            except pa.ArrowInvalid as error:
+                raise InputError(f"{path}: not a parquet file: {first_line(error)}") from error
         if num_stories == 0:
             raise InputError(f"{path}: holds no story")
 
@@ -245,12 +255,22 @@ def _read_json(path: str, text_column: str) -> Iterator[str]:
                     f"{path}, {place}: neither a string nor an object with a string {text_column!r}{found}"
                 )
             try:
-                story.encode()
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    f"{path}, {place}: not Unicode: a lone surrogate, character {error.start + 1}"
-                ) from error
+                check_unicode(story)
+            except ValueError as error:
+                raise InputError(f"{path}, {place}: {error}") from error
             yield story.strip()
+
+
+def check_unicode(text: str) -> None:
+    """Refuses what JSON can say and UTF-8 cannot.
+
+    Raises:
+        ValueError: for a lone surrogate.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"not Unicode: a lone surrogate, character {error.start + 1}") from error
 
 
 def _parse_array(path: str, file: TextIO) -> Iterator[tuple[str, Any]]:

@@ -15,9 +15,10 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
 from mosaic_lab.core.devices import check_dtype
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.files import read_object
 from mosaic_lab.core.hub_access import first_line, is_only_local
 from mosaic_lab.core.shipped import shipped
-from mosaic_lab.training.tokenizer import load_tokenizer
+from mosaic_lab.training.tokenizer import check_json, load_tokenizer
 from mosaic_lab.training.weights import find_nonfinite
 
 PRESETS = shipped("configuration") / "model"
@@ -90,6 +91,7 @@ def load_trained(name: str, **options) -> PreTrainedModel:
     check_dtype(options.get("dtype", "auto"))
     if Path(name).is_absolute() and not Path(name).exists():
         raise InputError(f"model {name}: there is no such folder")
+    check_json(name)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             name, output_loading_info=True, local_files_only=is_only_local(name), **options
@@ -145,6 +147,8 @@ def read_config(name: str) -> PreTrainedConfig:
         InputError: if there is none, or if it is damaged.
     """
     path = find_config(name)
+    if path.is_file():
+        read_object(path)
     try:
         return AutoConfig.from_pretrained(os.fspath(path))
     # As in `load_trained`.

@@ -173,6 +173,9 @@ class TrainingArguments(HfTrainingArguments):
         if self.push_to_hub and self.hub_revision is not None:
             raise ValueError(f"hub_revision {self.hub_revision}: only the main branch is uploaded to")
         super().__post_init__()
+        # It would be missed at the first evaluation.
+        if (self.metric_for_best_model or "loss") not in ("loss", "eval_loss"):
+            raise ValueError(f"metric_for_best_model must be loss, not {self.metric_for_best_model}")
         # Pinning needs a device to pin for, and warns without one.
         self.dataloader_pin_memory &= torch.accelerator.is_available()
         # None are unused here, and looking for them costs time and a warning for each process.

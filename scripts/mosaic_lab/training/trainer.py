@@ -6,7 +6,6 @@ import shutil
 import zlib
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import transformers
@@ -15,21 +14,22 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import read_json, sync, write_json
+from mosaic_lab.core.files import read_object, sync, write_json, write_text
 from mosaic_lab.training.weights import find_nonfinite
 
 # Lists the other files of a checkpoint with their checksums; written once they are on the disk.
 MANIFEST = "complete.json"
 # The options that a checkpoint depends on.
 OPTIONS = "options.json"
+IGNORED = ".gitignore"
 _PIECE = 1 << 20
 
 
 def is_complete(checkpoint: str | os.PathLike) -> bool:
     """Whether all that was to be saved is in the folder `checkpoint`, and is what was written then."""
     try:
-        listed = read_json(Path(checkpoint, MANIFEST))
-        return isinstance(listed, dict) and listed == _sum_files(Path(checkpoint), only=listed)
+        listed = read_object(Path(checkpoint, MANIFEST))
+        return listed is not None and listed == _sum_files(Path(checkpoint), only=listed)
     except (InputError, OSError):
         return False
 
@@ -132,11 +132,18 @@ class Trainer(transformers.Trainer):
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _push_from_checkpoint(self, checkpoint_folder):
-        # It is pickled into the folder that is uploaded in a moment, but for names that begin with "_".
-        name = f"_{TRAINING_ARGS_NAME}"
-        with patch("transformers.trainer.TRAINING_ARGS_NAME", name):
-            super()._push_from_checkpoint(checkpoint_folder)
-        Path(self.args.output_dir, name).unlink(missing_ok=True)
+        # transformers pickles its options into the folder that it uploads from then on. The Hub leaves out
+        # of a commit what this file lists.
+        ignored = Path(self.args.output_dir, IGNORED)
+        if self.is_world_process_zero() and not ignored.exists():
+            write_text(ignored, f"{TRAINING_ARGS_NAME}\n")
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _finish_current_push(self):
+        super()._finish_current_push()
+        # No upload reads it any more.
+        if self.is_world_process_zero():
+            Path(self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _rotate(self, newest: Path):
         limit = self.args.save_total_limit

@@ -89,6 +89,7 @@ def test_reads_prompts(tmp_path):
         ('{"verb": 3}', "line 2: verb must be a string, not 3"),
         ('{"noun": "<b>"}', "line 2: noun must be made of letters, not '<b>'"),
         ('{"name": "{hero}"}', "line 2: name must be made of letters"),
+        ('{"opening": "a \\ud800"}', "line 2: not Unicode: a lone surrogate, character 3"),
         ('{"features": ["poem"]}', "line 2: features must be some of .*; not 'poem'"),
         ('{"features": 3}', "line 2: "),
     ],

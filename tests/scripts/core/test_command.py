@@ -64,6 +64,7 @@ def test_a_recipe_may_name_the_models(parse):
         ("help: true", "unknown option 'help'"),
         ("recipe: other", "unknown option 'recipe'"),
         ('output_dir: "a\\0b"', "output_dir holds a NUL character"),
+        ('output_dir: "\\ud800"', "not text in UTF-8"),
         ("sizes: &a [1]\nrate: *a", "no aliases"),
         ("[" * 100_000, "nested deeper than 20 levels"),
         ("rate: 2020-99-99", "not YAML"),
@@ -75,6 +76,11 @@ def test_hostile_recipes(parse, recipe, problem):
     with pytest.raises(InputError) as error:
         parse(recipe, "--output_dir", "out", is_option=False)
     assert problem in str(error.value) and "recipe.yaml: " in str(error.value)
+
+
+def test_words_are_unicode():
+    with pytest.raises(InputError, match=r"argument 'a\\udcff': not text in UTF-8 at character 1"):
+        evaluate.make_parser().parse(["model", "a\udcff", "--output_dir", "out"])
 
 
 def test_one_spelling():

@@ -82,8 +82,8 @@ def test_failed_run_may_start_again_with_other_options(tmp_path):
 
     other = Run("run1", {"number": 7})
     with pytest.raises(InputError, match="no such corpus"):
-        work_through(RUNS[1:2], tmp_path, fail)
-    assert not (tmp_path / "run1").exists()
+        work_through(RUNS[1:2], tmp_path / "new" / "runs", fail)
+    assert not list(tmp_path.iterdir())
     write_json(tmp_path / "run1" / "options.json", RUNS[1].options)
     assert work_through([other], tmp_path, square)[0]["square"] == 49
     write_json(tmp_path / "run2" / "options.json", RUNS[2].options)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from accelerate import PartialState
 from huggingface_hub import DatasetCard
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+from transformers.utils import is_bitsandbytes_available
 
 from mosaic_lab.babistories import pipeline
 from mosaic_lab.babistories.card import size_category
@@ -138,10 +139,10 @@ def test_going_on_after_an_interruption_gives_the_same_bytes(made, tmp_path, mon
             make(tmp_path, **GRAMMAR)
     assert stopped.value.code == 130
     assert not (tmp_path / "tales").exists()
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "tales.shards").iterdir()}
-    names = ["options.json", "stories-00000.jsonl", "stories-00001.jsonl"]
-    assert sorted(path.name for path in stamps) == names
-    del stamps[tmp_path / "tales.shards" / "options.json"]
+    shards = tmp_path / "tales.shards"
+    assert sorted(path.name for path in shards.iterdir()) == ["stories-00000", "stories-00001"]
+    stamps = {path: path.stat().st_mtime_ns for path in shards.glob("*/*.json*")}
+    assert {path.name for path in stamps} == {"options.json", "records.jsonl", "result.json"}
     again = make(tmp_path, **GRAMMAR)
     assert contents(again) == contents(made)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
@@ -176,12 +177,16 @@ def test_a_folder_with_other_contents_is_refused(made, tmp_path, read_error):
         return read_error(make_stories.main, recipe)
 
     before = contents(made)
-    assert "begun with other options: seed 0, not 1;" in error(seed=1)
-    assert "num_stories 60, not 61" in error(num_stories=61)
+    assert "was finished with other options: num_stories 60, not 61" in error(num_stories=61)
     assert "was finished with other options: validation_fraction 0.2, not 0.1;" in error(
         validation_fraction=0.1
     )
     assert contents(made) == before
+    # The stories are left, of which another data set could be made.
+    copy = tmp_path / "copy"
+    shutil.copytree(made.with_name("tales.shards"), copy.with_name("copy.shards"))
+    assert "stories-00000 was begun with other options: seed 0, not 1;" in error(seed=1, output_dir=str(copy))
+    shutil.rmtree(copy.with_name("copy.shards"))
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
@@ -232,7 +237,7 @@ def test_a_batch_is_as_good_as_one_at_a_time(of_model):
     requests = ["Write!", "Write a long story about a cat, and do not forget the dog!", "Write a story!"]
     openings = ["Once", "One day, a cat", "It"]
     options = StoryArguments(output_dir="none", **{**of_model, "top_k": 1, "batch_size": 3})
-    writer = ModelWriter(options, PartialState())
+    writer = ModelWriter(options)
     together = writer.answer(requests, "0", openings)
     alone = [
         writer.answer([request], "0", [opening])[0]
@@ -243,7 +248,7 @@ def test_a_batch_is_as_good_as_one_at_a_time(of_model):
 
 
 def test_seeds_change_what_a_model_writes(of_model):
-    writer = ModelWriter(StoryArguments(output_dir="none", **of_model), PartialState())
+    writer = ModelWriter(StoryArguments(output_dir="none", **of_model))
     first, again, other = (writer.answer(["Write!"] * 3, seed) for seed in ("a", "a", "b"))
     assert first == again and not set(first) & set(other) and len(set(first)) == 3
 
@@ -266,8 +271,8 @@ def test_names_and_openings_come_from_the_model(of_model, tmp_path, monkeypatch)
     assert names == {"Ann", "Bob"}
     shards = folder.with_name("tales.shards")
     assert {path.name for path in shards.glob("[no]*-*")} == {
-        *(f"names-{shard:05}.jsonl" for shard in range(2)),
-        *(f"openings-{shard:05}.jsonl" for shard in range(2)),
+        *(f"names-{shard:05}" for shard in range(2)),
+        *(f"openings-{shard:05}" for shard in range(2)),
     }
 
 
@@ -288,8 +293,9 @@ def test_what_a_user_gets_wrong_is_named(model, of_model, tmp_path, read_error):
     assert "there are no names in its answers" in error(
         **{**of_model, "prompts": None, "num_name_requests": 1, "num_opening_requests": 2}
     )
-    assert "load_in_4bit: " in error(**of_model, load_in_4bit=True)
-    assert "one story is left" in error(num_stories=1)
+    if not is_bitsandbytes_available():
+        assert "load_in_4bit: the package bitsandbytes is missing" in error(**of_model, load_in_4bit=True)
+    assert "holds out 1 of the 1 stories and leaves none to train on" in error(num_stories=1)
     (tmp_path / "file").write_text("")
     assert "there is something already" in error(output_dir=str(tmp_path / "file"))
     assert "Not a directory" in error(output_dir=str(tmp_path / "file" / "a"))
@@ -316,12 +322,33 @@ def test_size_categories():
     assert {size: size_category(size) for size in sizes} == sizes
 
 
+def test_prompts_of_another_content_are_refused(of_model, tmp_path, read_error):
+    prompts = tmp_path / "prompts.jsonl"
+    shutil.copy(of_model["prompts"], prompts)
+    made = make(tmp_path, **{**of_model, "prompts": str(prompts)})
+    prompts.write_text(prompts.read_text().replace("cat", "dog"))
+    assert "prompts_sha256" in read_error(make_stories.main, tmp_path / "recipe.yaml")
+    made.rename(tmp_path / "moved")
+    assert "prompts_sha256" in read_error(make_stories.main, tmp_path / "recipe.yaml")
+
+
 @pytest.mark.slow
-def test_two_processes_make_what_one_makes(made, tmp_path):
+@pytest.mark.parametrize("launcher", ["torchrun", "one by one"])
+def test_two_processes_make_what_one_makes(made, tmp_path, launcher):
+    """One of them makes the data set, whether a launcher groups them or not; the other one waits."""
     recipe = write_recipe(tmp_path, output_dir=str(tmp_path / "tales"), **GRAMMAR)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "scripts")))}
-    subprocess.run(
-        [*launch, str(ROOT / "scripts" / "make_stories.py"), str(recipe)], env=environment, check=True
-    )
+    program = [str(ROOT / "scripts" / "make_stories.py"), str(recipe)]
+    if launcher == "torchrun":
+        group = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        commands = [[sys.executable, *group, *program]]
+    else:
+        commands = [[sys.executable, *program]] * 2
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for command in commands
+    ]
+    printed = "".join(process.communicate()[0] for process in processes)
+    assert not any(process.returncode for process in processes)
+    # The second one may have begun after the first one's end, and then finds the data set at its start.
+    assert printed.count("kept: 60") + printed.count("another process has finished it") == 2
     assert contents(tmp_path / "tales") == contents(made)

@@ -26,6 +26,8 @@ CODE = {
     "leaky_average_triton.py",
     "compatibility.py",
     "memory_masks.py",
+    "memory_norms.py",
+    "memory_state.py",
     "modeling_mosaic.py",
     "next_token_loss.py",
 }

@@ -157,6 +157,7 @@ def test_other_wrong_sources_are_named(tmp_path):
     pq.write_table(pa.table({"story": STORIES}), tmp_path / "a.parquet")
     write(tmp_path / "empty folder" / "notes.md", "nothing")
     write(tmp_path / "one.txt", "one")
+    write(tmp_path / "ten.txt", "\n\n".join("abcdefghij"))
     write(tmp_path / "only" / "test.txt", "one")
     pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "number.parquet")
     for source, options, problem in (
@@ -164,7 +165,12 @@ def test_other_wrong_sources_are_named(tmp_path):
         ("number.parquet", {}, "number.parquet: text_column 'text' holds int64, not text"),
         ("missing.txt", {}, "missing.txt: cannot be read: No such file"),
         ("empty folder", {}, "no data files"),
-        ("one.txt", {"validation_fraction": 0.5}, "one story, none to hold out"),
+        ("one.txt", {"validation_fraction": 0.5}, "validation_fraction 0.5: holds out 1 of the 1 stories"),
+        (
+            "ten.txt",
+            {"validation_fraction": 0.99},
+            "validation_fraction 0.99: holds out 10 of the 10 stories",
+        ),
         ("only", {}, "no split 'train', only test"),
     ):
         with pytest.raises(InputError) as error:

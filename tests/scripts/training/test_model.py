@@ -3,7 +3,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.training.model import PRESETS, build_model, is_trained, load_trained, load_with_tokenizer
+from mosaic_lab.training.model import (
+    PRESETS,
+    build_model,
+    is_trained,
+    load_trained,
+    load_with_tokenizer,
+    read_config,
+)
 from mosaic_lab.training.tokenizer import load_gpt2_tokenizer, load_tokenizer
 from mosaic_lab.training.weights import find_nonfinite
 
@@ -100,3 +107,19 @@ def test_unknown_models_come_with_the_presets(small_tokenizer):
 def test_unknown_attention_is_named(small_tokenizer):
     with pytest.raises(InputError, match="magic"):
         build_model("mosaic-tiny", small_tokenizer, 64, attn_implementation="magic")
+
+
+@pytest.mark.parametrize(
+    "file", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"]
+)
+@pytest.mark.parametrize("content", ["null", "[]", "{", "[" * 100_000])
+def test_damaged_files_are_named(small_tokenizer, tmp_path, file, content):
+    build_model("mosaic-tiny", small_tokenizer, 64).save_pretrained(tmp_path)
+    small_tokenizer.save_pretrained(tmp_path)
+    (tmp_path / file).write_text(content)
+    for load in (load_with_tokenizer, load_tokenizer):
+        with pytest.raises(InputError, match=f"/{file}: damaged"):
+            load(str(tmp_path))
+    if file == "config.json":
+        with pytest.raises(InputError, match="/config.json: damaged"):
+            read_config(str(tmp_path / file))

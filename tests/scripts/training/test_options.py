@@ -127,3 +127,14 @@ def test_processes_for_gpus_without_a_gpu(monkeypatch):
     with pytest.raises(SystemExit) as stop:
         check_processes(arguments)
     assert stop.value.code == 2
+
+
+def test_only_losses_are_measured():
+    measured = {
+        "load_best_model_at_end": True,
+        "eval_strategy": "steps",
+        "metric_for_best_model": "eval_loss",
+    }
+    TrainingArguments("out", **measured)
+    with pytest.raises(ValueError, match="metric_for_best_model must be loss, not accuracy"):
+        TrainingArguments("out", **measured | {"metric_for_best_model": "accuracy"})

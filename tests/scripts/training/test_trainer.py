@@ -182,7 +182,7 @@ def test_diverged_run_stops_and_keeps_the_checkpoints_before(short_recipe, tmp_p
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--learning_rate", "inf", "--save_steps", "1"], "step 1: the weights are not finite any more ("),
+        (["--learning_rate", "1e39", "--save_steps", "1"], "step 1: the weights are not finite any more ("),
         (
             ["--learning_rate", "1e36", "--max_steps", "1", "--save_strategy", "no"],
             "step 1: the validation loss is nan",
