@@ -33,3 +33,4 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mlinter --no-cache --no-progress modeling_mosaic

@@ -1,3 +1,14 @@
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Configuration of a Memory Mosaic language model."""
 
 import difflib
@@ -23,6 +34,7 @@ _OF_THE_LIBRARY = {"auto_map", "compression_config", "model_type", "quantization
 _LIKENESS = 0.8
 
 
+# trf-ignore: TRF057, as in `modeling_mosaic.py`.
 @strict
 class MosaicConfig(PreTrainedConfig):
     r"""
