@@ -65,7 +65,9 @@ def shift(before_BH1D: torch.Tensor | None, states_BHTD: torch.Tensor) -> torch.
         return states_BHTD[:, :, :-1]
     if states_BHTD.shape[2] == 1:
         return before_BH1D
-    return torch.cat([before_BH1D, states_BHTD[:, :, :-1]], 2)
+    # In this order an exported graph takes any number of tokens: a slice of two may have one, which would be
+    # another graph to torch.
+    return torch.cat([before_BH1D, states_BHTD], 2)[:, :, :-1]
 
 
 def repeat_over_padding(

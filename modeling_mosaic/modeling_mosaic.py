@@ -38,6 +38,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.import_utils import is_torchdynamo_exporting
 from transformers.utils.output_capturing import capture_outputs
 
 from .compatibility import CACHE_NAME, renames_cache
@@ -314,7 +315,9 @@ class MosaicPersistentMemory(nn.Module):
     def recall(self, query_HnD: torch.Tensor) -> torch.Tensor:
         """The mean over banks of `softmax(k K^T) V`."""
         num_banks, num_heads, num_pairs, head_dim = self.memory_keys.shape
-        if num_banks == 1 and not self.training and query_HnD.shape[1] <= FEW_QUERIES:
+        # An exported graph serves any number of queries, in one way.
+        has_few_queries = not is_torchdynamo_exporting() and query_HnD.shape[1] <= FEW_QUERIES
+        if num_banks == 1 and not self.training and has_few_queries:
             key_HMD, value_HMD = (
                 self.memory_keys.view(-1, num_pairs, head_dim),
                 self.memory_values.view(-1, num_pairs, head_dim),

@@ -34,9 +34,8 @@ if SOURCE is None:
         allow_module_level=True,
     )
 
-PACKAGE = "transformers_tests"
-# Modules that the common tests import, but that the source distribution lacks.
-MISSING = {
+# Modules that the common tests import, for sources without them: a source distribution lacks these.
+STUBS = {
     "exporters.test_export": {"ExportTesterMixin": type("ExportTesterMixin", (), {})},
     "generation.test_utils": {"GenerationTesterMixin": type("GenerationTesterMixin", (), {})},
     "utils.test_configuration_utils": {
@@ -56,27 +55,38 @@ MISSING = {
 
 
 def import_common_tests(source: str) -> dict[str, ModuleType]:
-    """The modules of common tests by name, in a package made of the source distribution's `tests`."""
-    package = ModuleType(PACKAGE)
-    package.__path__ = [str(Path(source).resolve() / "tests")]
-    sys.modules[PACKAGE] = package
-    for name, contents in MISSING.items():
-        module = ModuleType(f"{PACKAGE}.{name}")
-        vars(module).update(contents)
-        sys.modules[module.__name__] = module
-    names = ("test_configuration_common", "test_modeling_common", "test_training_mixin")
-    # This loads transformers from the `tests/__init__.py` that is missing, too.
-    direct_import = mock.patch("transformers.utils.direct_transformers_import", return_value=transformers)
-    with direct_import, warnings.catch_warnings():
+    """The modules of common tests by name. They know their package as `tests`, which ours is to others."""
+    root = Path(source).resolve()
+    package = ModuleType("tests")
+    package.__path__ = [str(root / "tests")]
+    modules = {name: module for name, module in sys.modules.items() if name.split(".")[0] != "tests"}
+    modules["tests"] = package
+    for name, contents in STUBS.items():
+        if not (root / "tests" / f"{name.replace('.', '/')}.py").exists():
+            stub = modules[f"tests.{name}"] = ModuleType(f"tests.{name}")
+            vars(stub).update(contents)
+    names = (
+        "test_configuration_common",
+        "test_modeling_common",
+        "test_training_mixin",
+        "generation.test_utils",
+    )
+    with (
+        mock.patch.dict(sys.modules, modules, clear=True),
+        mock.patch.object(sys, "path", [*sys.path, str(root / "utils")]),
+        # This loads transformers from the `tests/__init__.py` that is missing, too.
+        mock.patch("transformers.utils.direct_transformers_import", return_value=transformers),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
-        return {name: importlib.import_module(f"{PACKAGE}.{name}") for name in names}
+        return {name: importlib.import_module(f"tests.{name}") for name in names}
 
 
 common = import_common_tests(SOURCE)
 ModelTesterMixin = common["test_modeling_common"].ModelTesterMixin
 TrainingTesterMixin = common["test_training_mixin"].TrainingTesterMixin
 ConfigTester = common["test_configuration_common"].ConfigTester
-GenerationTesterMixin = MISSING["generation.test_utils"]["GenerationTesterMixin"]
+GenerationTesterMixin = common["generation.test_utils"].GenerationTesterMixin
 
 
 class MosaicModelTester:
