@@ -9,7 +9,7 @@ Shapes: B batch, T new tokens, C hidden size, H heads, D head size.
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
-from transformers.utils.import_utils import is_tracing
+from transformers.utils.import_utils import is_torchdynamo_exporting, is_tracing
 
 from .configuration_mosaic import MosaicConfig
 
@@ -65,9 +65,10 @@ def shift(before_BH1D: torch.Tensor | None, states_BHTD: torch.Tensor) -> torch.
         return states_BHTD[:, :, :-1]
     if states_BHTD.shape[2] == 1:
         return before_BH1D
-    # In this order an exported graph takes any number of tokens: a slice of two may have one, which would be
-    # another graph to torch.
-    return torch.cat([before_BH1D, states_BHTD], 2)[:, :, :-1]
+    if is_torchdynamo_exporting():
+        # A graph for any number of tokens: of two, a slice would have one, which is another graph to torch.
+        return torch.cat([before_BH1D, states_BHTD], 2)[:, :, :-1]
+    return torch.cat([before_BH1D, states_BHTD[:, :, :-1]], 2)
 
 
 def repeat_over_padding(

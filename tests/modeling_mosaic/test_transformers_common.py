@@ -1,7 +1,7 @@
 """The tests that transformers runs on all of its models, from its own sources.
 
-pip download --no-deps --no-binary :all: transformers==5.23.0 && tar -xf transformers-5.23.0.tar.gz
-TRANSFORMERS_SOURCE=transformers-5.23.0 pytest -m slow tests/modeling_mosaic/test_transformers_common.py
+pip download --no-deps --no-binary :all: transformers==5.24.0 && tar -xf transformers-5.24.0.tar.gz
+TRANSFORMERS_SOURCE=transformers-5.24.0 pytest -m slow tests/modeling_mosaic/test_transformers_common.py
 """
 
 import importlib
@@ -30,7 +30,7 @@ SOURCE = os.environ.get("TRANSFORMERS_SOURCE")
 if SOURCE is None:
     pytest.skip(
         "TRANSFORMERS_SOURCE does not name an unpacked source distribution of transformers; "
-        "`pip download --no-deps --no-binary :all: transformers==5.23.0` gets one",
+        "`pip download --no-deps --no-binary :all: transformers==5.24.0` gets one",
         allow_module_level=True,
     )
 
@@ -147,3 +147,15 @@ class MosaicModelTest(ModelTesterMixin, GenerationTesterMixin, TrainingTesterMix
 
     def test_config(self):
         ConfigTester(self, config_class=MosaicConfig, hidden_size=36).run_common_tests()
+
+    def _get_conv_state_shape(self, batch_size, config):
+        """What the generation tests expect of the cache's states."""
+        return (batch_size, config.hidden_size, 1)
+
+    def test_custom_4d_attention_mask(self):
+        self.skipTest("a leaky average needs to know which tokens are padding: masks have two dimensions")
+
+    def test_generate_compilation_all_outputs(self):
+        self.skipTest(
+            "static layers with states report no length, which the test needs for weights"
+        )
