@@ -202,10 +202,14 @@ def _carry_over(key_BHTD, decay_H, state_BHD, age_BT, start_BT, chunk_size):
     if start_BT is not None:
         sequence_bnQ = F.pad(start_BT.long(), (0, fill)).unflatten(1, (num_chunks, chunk)).cumsum(-1)
 
-    # Heads first in memory: then persistent memories take the batch for a part of the time without a copy.
-    key_HBNQD = key_BHTD.unflatten(2, (num_chunks, chunk)).transpose(0, 1)
-    decay_HbnQQ = _decay_matrix(decay_H, age_bnQ, sequence_bnQ).transpose(0, 1)
-    average_BHNQD = torch.matmul(decay_HbnQQ, key_HBNQD).transpose(0, 1)
+    key_BHNQD = key_BHTD.unflatten(2, (num_chunks, chunk))
+    decay_bHnQQ = _decay_matrix(decay_H, age_bnQ, sequence_bnQ)
+    if torch.compiler.is_compiling():
+        # Inductor (torch 2.13) takes the strides of a batch between heads for constants.
+        average_BHNQD = torch.matmul(decay_bHnQQ, key_BHNQD)
+    else:
+        # Heads first in memory: persistent memories then take the batch for a part of the time, uncopied.
+        average_BHNQD = torch.matmul(decay_bHnQQ.transpose(0, 1), key_BHNQD.transpose(0, 1)).transpose(0, 1)
     before_BHND = None if state_BHD is None else state_BHD[:, :, None]
     if num_chunks > 1:
         # Of all chunks, the last included: inductor (torch 2.13) fails on symbolic sizes like num_chunks - 1.

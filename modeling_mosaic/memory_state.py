@@ -9,7 +9,7 @@ Shapes: B batch, T new tokens, C hidden size, H heads, D head size.
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
-from transformers.utils.import_utils import is_torchdynamo_exporting, is_tracing
+from transformers.utils.import_utils import is_tracing
 
 from .configuration_mosaic import MosaicConfig
 
@@ -65,10 +65,10 @@ def shift(before_BH1D: torch.Tensor | None, states_BHTD: torch.Tensor) -> torch.
         return states_BHTD[:, :, :-1]
     if states_BHTD.shape[2] == 1:
         return before_BH1D
-    if is_torchdynamo_exporting():
-        # A graph for any number of tokens: of two, a slice would have one, which is another graph to torch.
-        return torch.cat([before_BH1D, states_BHTD], 2)[:, :, :-1]
-    return torch.cat([before_BH1D, states_BHTD[:, :, :-1]], 2)
+    # Without a slice of T - 1: exporters would rule out the number of tokens that makes it 1.
+    shifted_BHTD = states_BHTD.roll(1, 2)
+    shifted_BHTD[:, :, :1] = before_BH1D
+    return shifted_BHTD
 
 
 def repeat_over_padding(

@@ -38,7 +38,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.import_utils import is_torchdynamo_exporting
 from transformers.utils.output_capturing import capture_outputs
 
 from .compatibility import CACHE_NAME, renames_cache
@@ -57,13 +56,6 @@ from .memory_state import (
     write_state,
 )
 from .next_token_loss import next_token_loss
-
-# Docstrings are written here, without `@auto_docstring` (rule TRF057 of transformers-mlinter): outside of its
-# own tree it finds no model's name, and it describes inputs by what they mean to other models, as positions.
-
-# So few queries of persistent memories are answered by two plain products, in fewer operations than a fused
-# kernel needs; the weights of more of them would take memory.
-FEW_QUERIES = 16
 
 
 def split_heads(states_nC: torch.Tensor, num_heads: int, time: int) -> torch.Tensor:
@@ -306,22 +298,19 @@ class MosaicPersistentMemory(nn.Module):
         # All rows ask the same memories, so that the batch can be part of the time.
         query_HnD = query_BHTD.transpose(0, 1).reshape(self.num_heads, -1, query_BHTD.shape[-1])
         (scale_H11,) = self.derived.get(self.derive, self.log_value_norm)
-        recalled_HnD = self.recall(query_HnD) * as_dtype(scale_H11, query_HnD.dtype)
+        recalled_HnD = self.recall(query_HnD, hidden_states.shape[1]) * as_dtype(scale_H11, query_HnD.dtype)
         recalled = self.o_proj(recalled_HnD.transpose(0, 1).reshape(hidden_nC.shape)).view(
             hidden_states.shape
         )
         return self.dropout(recalled) if self.training else recalled
 
-    def recall(self, query_HnD: torch.Tensor) -> torch.Tensor:
+    def recall(self, query_HnD: torch.Tensor, time: int) -> torch.Tensor:
         """The mean over banks of `softmax(k K^T) V`."""
         num_banks, num_heads, num_pairs, head_dim = self.memory_keys.shape
-        # An exported graph serves any number of queries, in one way.
-        has_few_queries = not is_torchdynamo_exporting() and query_HnD.shape[1] <= FEW_QUERIES
-        if num_banks == 1 and not self.training and has_few_queries:
-            key_HMD, value_HMD = (
-                self.memory_keys.view(-1, num_pairs, head_dim),
-                self.memory_values.view(-1, num_pairs, head_dim),
-            )
+        if time == 1 and num_banks == 1 and not self.training:
+            # Two plain products: fewer operations than a fused kernel, which saves memory for longer rows.
+            key_HMD = self.memory_keys.view(num_heads, num_pairs, head_dim)
+            value_HMD = self.memory_values.view(num_heads, num_pairs, head_dim)
             weight_HnM = torch.bmm(query_HnD, key_HMD.transpose(1, 2)).softmax(-1)
             return torch.bmm(weight_HnM, value_HMD)
         recalled_NHnD = F.scaled_dot_product_attention(
@@ -359,6 +348,8 @@ class MosaicBlock(GradientCheckpointingLayer):
         return hidden_states + recalled
 
 
+# Docstrings are written here, without `@auto_docstring` (rule TRF057 of transformers-mlinter): outside of its
+# own tree it finds no model's name, and it describes inputs by what they mean to other models, as positions.
 # trf-ignore: TRF057
 class MosaicPreTrainedModel(PreTrainedModel):
     """What all Memory Mosaics share: capabilities and initialisation."""

@@ -156,6 +156,4 @@ class MosaicModelTest(ModelTesterMixin, GenerationTesterMixin, TrainingTesterMix
         self.skipTest("a leaky average needs to know which tokens are padding: masks have two dimensions")
 
     def test_generate_compilation_all_outputs(self):
-        self.skipTest(
-            "static layers with states report no length, which the test needs for weights"
-        )
+        self.skipTest("static layers with states report no length, which the test needs for weights")
