@@ -121,7 +121,9 @@ class MosaicConfig(PreTrainedConfig):
         self.auto_map = dict(_AUTO_MAP)
         super().__post_init__(**kwargs)
         for name in kwargs.keys() & self.__dict__.keys() - _OF_THE_LIBRARY - vars(PreTrainedConfig).keys():
-            logger.warning(f"MosaicConfig has no field {name!r} (given {kwargs[name]!r})")
+            # Not the library's private ones, which loading passes in transformers 5.16.
+            if not name.startswith("_"):
+                logger.warning(f"MosaicConfig has no field {name!r} (given {kwargs[name]!r})")
 
     @property
     def layer_types(self) -> list[str]:
