@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 DEMO ?= runs/demo
 BIN := .venv/bin
 
-.PHONY: install demo comparison test lint
+.PHONY: install demo comparison test test-versions lint
 
 install: .venv/installed
 
@@ -30,6 +30,11 @@ comparison: install
 test: install
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto
 
+# The model on the oldest release of transformers that setup.cfg promises, on the serving engines', and on the newest.
+test-versions:
+	PYTHON=$(PYTHON) TORCH='$(TORCH)' scripts/test_versions.sh .venv-versions
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mlinter --no-cache --no-progress modeling_mosaic

@@ -1,3 +1,14 @@
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Configuration of a Memory Mosaic language model."""
 
 import difflib
@@ -23,6 +34,7 @@ _OF_THE_LIBRARY = {"auto_map", "compression_config", "model_type", "quantization
 _LIKENESS = 0.8
 
 
+# trf-ignore: TRF057, as in `modeling_mosaic.py`.
 @strict
 class MosaicConfig(PreTrainedConfig):
     r"""
@@ -84,9 +96,9 @@ class MosaicConfig(PreTrainedConfig):
     persistent_memory_size: int | None = None
     num_persistent_banks: int = interval(min=1)(default=1)
     use_bias: bool = False
-    layer_norm_eps: int | float = interval(min=0, max=1, exclude_min=True)(default=1e-5)
-    attention_dropout: int | float = interval(min=0, max=1, exclude_max=True)(default=0.05)
-    hidden_dropout: int | float = interval(min=0, max=1, exclude_max=True)(default=0.05)
+    layer_norm_eps: int | float = 1e-5
+    attention_dropout: int | float = 0.05
+    hidden_dropout: int | float = 0.05
     logit_scale: int | float | None = None
     # The square of its exponential, the scale of persistent queries, must stay finite in float32.
     max_log_key_scale: int | float = interval(min=-40, max=40)(default=5.0)
@@ -109,7 +121,9 @@ class MosaicConfig(PreTrainedConfig):
         self.auto_map = dict(_AUTO_MAP)
         super().__post_init__(**kwargs)
         for name in kwargs.keys() & self.__dict__.keys() - _OF_THE_LIBRARY - vars(PreTrainedConfig).keys():
-            logger.warning(f"MosaicConfig has no field {name!r} (given {kwargs[name]!r})")
+            # Not the library's private ones, which loading passes in transformers 5.16.
+            if not name.startswith("_"):
+                logger.warning(f"MosaicConfig has no field {name!r} (given {kwargs[name]!r})")
 
     @property
     def layer_types(self) -> list[str]:
@@ -126,7 +140,13 @@ class MosaicConfig(PreTrainedConfig):
                 )
 
     def validate_architecture(self) -> None:
-        """Checks what `@strict` cannot: fields that depend on each other or were `None` at first."""
+        """Checks what validators of single fields cannot: fields that depend on each other or were `None` at
+        first, and, as `interval(min=0)` of transformers 5.16 has no bound there, those with one of 0."""
+        for name in ("attention_dropout", "hidden_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        if not 0 < self.layer_norm_eps <= 1:
+            raise ValueError(f"layer_norm_eps must be above 0 and at most 1, not {self.layer_norm_eps}")
         for name in ("num_persistent_heads", "persistent_memory_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

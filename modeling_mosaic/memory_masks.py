@@ -75,8 +75,12 @@ def create_memory_masks(
         masks["recall"] = (query_T > 0).expand(batch, -1)
     else:
         slots_BS = keep_BS & (keep_BS.cumsum(-1) > 1)
-        masks["recall"] = slots_BS[:, -time:]
-        masks["keep"] = keep_BS[:, -time:]
+        masks["recall"], masks["keep"] = slots_BS[:, -time:], keep_BS[:, -time:]
+        if is_static:
+            # Not views of ever longer masks: a compiled step would be compiled again for each stride.
+            masks["recall"], masks["keep"] = (
+                masks[name].clone(memory_format=torch.contiguous_format) for name in ("recall", "keep")
+            )
     masks["slots"] = create_causal_mask(config, inputs_embeds, slots_BS, cache, allow_is_causal_skip=False)
     return masks
 

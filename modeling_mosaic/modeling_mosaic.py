@@ -1,3 +1,14 @@
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Memory Mosaics (Zhang, Nolte, Sadhukhan, Chen, Bottou; arXiv 2405.06394), a model made of memories.
 
 The file follows the paper: the keys of its equation 7, the contextual memory of equation 8, the persistent
@@ -59,6 +70,7 @@ class MosaicKeyExtractor(nn.Module):
     """Extracts the keys under which pairs are stored and with which a memory is queried: normalised leaky
     averages of `W_phi x` (equation 7)."""
 
+    # Contextual and persistent memories have head counts of their own. trf-ignore: TRF029
     def __init__(self, config: MosaicConfig, num_heads: int, power: int):
         super().__init__()
         self.num_heads = num_heads
@@ -336,6 +348,9 @@ class MosaicBlock(GradientCheckpointingLayer):
         return hidden_states + recalled
 
 
+# Docstrings are written here, without `@auto_docstring` (rule TRF057 of transformers-mlinter): outside of its
+# own tree it finds no model's name, and it describes inputs by what they mean to other models, as positions.
+# trf-ignore: TRF057
 class MosaicPreTrainedModel(PreTrainedModel):
     """What all Memory Mosaics share: capabilities and initialisation."""
 
@@ -379,6 +394,7 @@ class MosaicPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
 
+# trf-ignore: TRF057
 class MosaicModel(MosaicPreTrainedModel):
     """Embedding, blocks and a last layer norm: a Memory Mosaic without a head (paper, figure 8)."""
 
@@ -395,6 +411,7 @@ class MosaicModel(MosaicPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    # trf-ignore: TRF057
     @renames_cache
     @merge_with_config_defaults
     @capture_outputs
@@ -430,8 +447,8 @@ class MosaicModel(MosaicPreTrainedModel):
 
         Raises:
             ValueError: for token ids outside the vocabulary (on a CPU), no tokens, a mask that is not
-                `(batch, seen + time)`, packed sequences together with a mask or a cache, or a cache built for
-                another model.
+                `(batch, seen + time)`, packed sequences together with a mask or a cache, a cache with
+                memories where layers are checkpointed in training, or a cache built for another model.
         """
         self._check_inputs(input_ids, inputs_embeds, attention_mask, cache)
         if inputs_embeds is None:
@@ -441,7 +458,7 @@ class MosaicModel(MosaicPreTrainedModel):
         start_BT = find_sequence_starts(
             inputs_embeds, attention_mask, position_ids, cache, seq_idx, cu_seq_lens_q
         )
-        if start_BT is not None:
+        if start_BT is not None or self._replays_layers:
             cache = None
         elif use_cache and cache is None:
             cache = DynamicCache(config=self.config)
@@ -451,6 +468,11 @@ class MosaicModel(MosaicPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, masks=masks, cache=cache, **kwargs)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})
+
+    @property
+    def _replays_layers(self) -> bool:
+        """Whether the backward pass runs layers again, which would store their pairs a second time."""
+        return self.gradient_checkpointing and self.training and torch.is_grad_enabled()
 
     def _embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
         try:
@@ -481,6 +503,8 @@ class MosaicModel(MosaicPreTrainedModel):
             )
         if cache is not None:
             prepare_cache(cache, self.config, inputs.shape[0])
+            if self._replays_layers and cache.get_seq_length() > 0:
+                raise ValueError("activation checkpointing in training excludes a cache that holds memories")
 
 
 def forget_missing_head(model: "MosaicForCausalLM", incompatible_keys) -> None:
@@ -493,6 +517,7 @@ def forget_missing_head(model: "MosaicForCausalLM", incompatible_keys) -> None:
             missing.remove(head)
 
 
+# trf-ignore: TRF057
 class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
     """A Memory Mosaic that predicts the next token: `logits = logit_scale * W x`, W tied to the embedding."""
 
@@ -509,6 +534,7 @@ class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
         self.register_load_state_dict_post_hook(forget_missing_head)
         self.post_init()
 
+    # trf-ignore: TRF057
     @renames_cache
     @can_return_tuple
     def forward(

@@ -305,3 +305,17 @@ def test_a_prefix_of_keys_and_values(model, random_tokens):
     torch.testing.assert_close(model(tokens, cache=prefix()).logits, logits)
     keys[:, :, :, 1] += 5
     assert not torch.allclose(model(tokens, cache=prefix()).logits, logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_masks_of_static_caches_differ_in_nothing_that_compiles_a_step_again(make_model, random_tokens, rows):
+    model, tokens = make_model(), random_tokens(rows, 8)
+    cache, layouts = StaticCache(config=model.config, max_cache_len=8), []
+    with torch.no_grad():
+        model(tokens[:, :5], cache=cache)
+        for seen in (5, 6):
+            mask, embeds = torch.ones_like(tokens[:, : seen + 1]), torch.zeros(rows, 1, 32)
+            masks = model.create_masks_for_generate(model.config, embeds, mask, cache)
+            layouts.append({name: value.stride() for name, value in masks.items() if value is not None})
+            model(tokens[:, seen : seen + 1], cache=cache)
+    assert layouts[0] == layouts[1]

@@ -7,13 +7,14 @@ import pytest
 import torch
 import transformers.modeling_flash_attention_utils as flash_utils
 from torch.nn.attention.flex_attention import flex_attention
-from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
+from transformers import DataCollatorWithFlattening, DynamicCache, Trainer, TrainingArguments
 
 from modeling_mosaic import (
     MosaicForCausalLM,
     MosaicForSequenceClassification,
     MosaicForTokenClassification,
 )
+from modeling_mosaic.compatibility import CACHE_NAME
 from modeling_mosaic.plain_mosaic import PlainMosaic
 
 # How far float32 logits may be off, in parts of the largest. Exponentials of the keys' scales and sharp
@@ -337,6 +338,12 @@ def test_attentions(make_model, random_tokens):
         torch.testing.assert_close(cached, weights[:, :, 7:])
 
 
+def enable_checkpointing(model, **options):
+    """By its name since transformers 5.24, where that exists."""
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    getattr(model, next(name for name in names if hasattr(model, name)))(options or None)
+
+
 def test_gradient_checkpointing(make_model, random_tokens):
     model = make_model(attention_dropout=0.2, hidden_dropout=0.2).double().train()
     inputs = dict(input_ids=random_tokens(2, 30), position_ids=torch.arange(30)[None] % 13, use_cache=False)
@@ -347,8 +354,23 @@ def test_gradient_checkpointing(make_model, random_tokens):
 
     expected = gradients_with_same_dropout()
     for use_reentrant in (False, True):
-        model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+        enable_checkpointing(model, use_reentrant=use_reentrant)
         assert_same_gradients(gradients_with_same_dropout(), expected)
+
+
+def test_checkpointed_layers_store_nothing_twice(make_model, random_tokens):
+    model = make_model(attention_dropout=0.0, hidden_dropout=0.0).double().train()
+    tokens = random_tokens(2, 9)
+    expected = gradients(model, model(tokens, labels=tokens).loss)
+    enable_checkpointing(model)
+    cache = DynamicCache(config=model.config)
+    assert_same_gradients(gradients(model, model(tokens, cache=cache, labels=tokens).loss), expected)
+    assert cache.get_seq_length() == 0
+    with torch.no_grad():
+        model(tokens, cache=cache)
+    assert cache.get_seq_length() == 9
+    with pytest.raises(ValueError, match="checkpointing .* excludes a cache"):
+        model(tokens, cache=cache)
 
 
 def test_labels_and_logits_to_keep(make_model, random_tokens):
@@ -530,7 +552,7 @@ def test_wrong_inputs_are_named(make_model, random_tokens):
     for wrong in (5, "x", [tokens]):
         with pytest.raises(ValueError, match=f"cache .* must hold .*, not {type(wrong).__name__}"):
             model(tokens, cache=wrong)
-    cache = model(tokens).cache
+    cache = model(tokens)[CACHE_NAME]
     with pytest.raises(ValueError, match=r"cache .*\(2, 4, 8\), but .* inputs have \(1, 4, 8\)"):
         model(tokens[:1], cache=cache)
     for fields in (dict(hidden_size=64), dict(num_attention_heads=2)):

@@ -163,12 +163,19 @@ def test_wrong_models_are_named(recipe, tmp_path, read_error):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "tolerance"),
-    [(["--bf16"], 1e-2), (["--activation_checkpointing"], 1e-6), (["--torch_compile"], 1e-4)],
-    ids=lambda options: options[0] if isinstance(options, list) else "",
+    ("options", "regional", "tolerance"),
+    [
+        (["--bf16"], "false", 1e-2),
+        (["--activation_checkpointing"], "false", 1e-6),
+        (["--torch_compile"], "false", 1e-4),
+        (["--torch_compile"], "true", 1e-4),
+    ],
 )
-def test_options_of_the_trainer_give_the_same_losses(recipe, short_recipe, tmp_path, options, tolerance):
+def test_options_of_the_trainer_give_the_same_losses(
+    recipe, short_recipe, tmp_path, monkeypatch, options, regional, tolerance
+):
     """Without dropout, whose masks a compiler draws in another way."""
+    monkeypatch.setenv("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", regional)
     config = json.loads((recipe.parent / "model.json").read_text())
     still = tmp_path / "model.json"
     still.write_text(json.dumps({**config, "attention_dropout": 0.0, "hidden_dropout": 0.0}))
