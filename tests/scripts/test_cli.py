@@ -28,7 +28,7 @@ class Witness(importlib.abc.MetaPathFinder):
             is_program = os.path.basename(sys.argv[0]) == "train.py" or sys.argv[0].startswith("mosaic")
             if is_program:
                 with open(os.environ["WITNESS"], "a") as file:
-                    print(os.environ.get("OMP_WAIT_POLICY"), file=file)
+                    print(os.environ.get("GOMP_SPINCOUNT"), file=file)
                 os._exit(0)
 
 sys.meta_path.insert(0, Witness())
@@ -37,13 +37,17 @@ sys.meta_path.insert(0, Witness())
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs a command of Python's; returns the process, and each program's policy as torch finds it."""
+    """Runs a command of Python's; returns the process, and each program's spin count as torch finds it."""
     (tmp_path / "start").mkdir()
 
     def run(*command, is_watched=True, **environment):
         (tmp_path / "start" / "sitecustomize.py").write_text(WITNESS if is_watched else "")
         path = [str(tmp_path / "start"), *filter(None, sys.path)]
-        base = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        base = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+        }
         seen = tmp_path / "seen"
         seen.write_text("")
         environment = base | environment | {"PYTHONPATH": os.pathsep.join(path), "WITNESS": str(seen)}
@@ -62,8 +66,9 @@ def run(tmp_path):
 @pytest.mark.skipif(any(Path(driver).exists() for driver in cli._GPU_DRIVERS), reason="there is a GPU")
 def test_idle_threads_sleep(run):
     for program in ((SCRIPTS / "train.py",), ("-c", MOSAIC, "train")):
-        assert run(*program, "--help")[1] == ["PASSIVE"]
-    assert run(SCRIPTS / "train.py", OMP_WAIT_POLICY="ACTIVE")[1] == ["ACTIVE"]
+        assert run(*program, "--help")[1] == ["1000"]
+    assert run(SCRIPTS / "train.py", OMP_WAIT_POLICY="ACTIVE")[1] == ["None"]
+    assert run(SCRIPTS / "train.py", GOMP_SPINCOUNT="7")[1] == ["7"]
 
 
 @pytest.mark.slow
@@ -77,16 +82,17 @@ def test_idle_threads_sleep(run):
     ],
 )
 def test_idle_threads_sleep_in_launched_processes(run, launcher):
-    done, policies = run("-m", *launcher, SCRIPTS / "train.py", "--help")
+    done, counts = run("-m", *launcher, SCRIPTS / "train.py", "--help")
     number = 2 if "2" in launcher else 1
-    assert policies == ["PASSIVE"] * number, done.stderr
+    assert counts == ["1000"] * number, done.stderr
 
 
 def test_gpus_keep_their_threads(monkeypatch, tmp_path):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.setattr(cli, "_GPU_DRIVERS", (str(tmp_path),))
     cli._let_threads_sleep()
-    assert "OMP_WAIT_POLICY" not in os.environ
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 def test_help_lists_every_command(capsys, monkeypatch):
