@@ -40,8 +40,8 @@ def _let_threads_sleep() -> None:
     """Lets OpenMP threads that wait for others spin only briefly, unless the user chose otherwise.
 
     On a busy CPU a spinning thread takes the time that the one it waits for needs: training is then several
-    times as slow. Without any spinning (`OMP_WAIT_POLICY=PASSIVE`) a quiet one is slower, too. It takes effect
-    before torch is imported, which is why GPUs are told by their drivers.
+    times as slow. Without any spinning (`OMP_WAIT_POLICY=PASSIVE`) it is slower on a quiet one, too. It takes
+    effect before torch is imported, which is why GPUs are told by their drivers.
     """
     chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
     if not chosen and not any(Path(driver).exists() for driver in _GPU_DRIVERS):
