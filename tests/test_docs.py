@@ -162,11 +162,32 @@ def test_numbers_of_the_comparison():
     check([bigram], [results[0]["bigram_loss"]], "bigrams")
 
 
+def test_numbers_of_the_comparison_on_embedded_stories():
+    heading, groups = "## On the embedded stories", group_runs(load("comparison/small"))
+    losses = {key: losses_of(runs, "validation").mean() for key, runs in groups.items()}
+    assert len([cells for cells in rows(LANGUAGE, heading) if cells[0].isdigit()]) == len(groups)
+    for (depth, model), runs in groups.items():
+        kind = runs[0]["model_type"]
+        parameters, loss, difference = row(LANGUAGE, heading, str(depth), name_of(kind))
+        check([parameters, loss], [runs[0]["num_parameters"], losses[depth, model]], model)
+        if kind != "gpt2":
+            check([difference], [losses[depth, model] - losses[depth, f"gpt2-{depth}"]], model)
+        assert runs[0]["corpus"]["sha256"] in (ROOT / LANGUAGE).read_text()
+
+
 def test_the_sample_is_described_once():
     """Sizes and checksums of its files are the same wherever they stand."""
     for file in ("train.jsonl", "validation.jsonl"):
         described = row("results/README.md", "## The sample of TinyStories", file)
         assert row(LANGUAGE, "## On TinyStories", file) == described
+
+
+def test_numbers_of_operations():
+    counts = load("benchmark", "2026-11-24-operations.json")["operations"]
+    assert len(rows("docs/speed.md", "## Operations")) == 1 + len(counts)
+    for name, numbers in counts.items():
+        shown = row("docs/speed.md", "## Operations", name)
+        check(shown, [*numbers.values(), numbers["mosaic"] / numbers["GPT-2"]], name)
 
 
 def test_numbers_of_other_text():
