@@ -183,8 +183,11 @@ def test_the_sample_is_described_once():
 
 
 def test_numbers_of_operations():
-    counts = load("benchmark", "2026-11-24-operations.json")["operations"]
-    assert len(rows("docs/speed.md", "## Operations")) == 1 + len(counts)
+    result = load("benchmark", "2026-11-24-operations.json")
+    counts, ratios = result["operations"], result["times"]["ratios"]
+    assert len(rows("docs/speed.md", "## Operations")) == 2 + len(counts) + len(ratios)
+    for name, numbers in ratios.items():
+        check(row("docs/speed.md", "## Operations", name), list(numbers.values()), name)
     for name, numbers in counts.items():
         shown = row("docs/speed.md", "## Operations", name)
         check(shown, [*numbers.values(), numbers["mosaic"] / numbers["GPT-2"]], name)
