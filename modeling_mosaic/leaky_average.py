@@ -28,14 +28,13 @@ def leaky_average_reference(
     """The leaky average as the recurrence that defines it, one step at a time. See `leaky_average`."""
     _check_leak(key_BHTD, leak_per_token_H)
     key, leak, state = _in_full_precision(key_BHTD, leak_per_token_H, state_BHD)
-    decay = torch.exp(-leak)[:, None]
+    decay_H11, state_BH1D = torch.exp(-leak).view(-1, 1, 1), None if state is None else state[:, :, None]
     averages = []
-    for t, key_BHD in enumerate(key.unbind(2)):
-        keep_B = None if keep_BT is None else keep_BT[:, t, None, None]
-        start_B = None if start_BT is None else start_BT[:, t, None, None]
-        state = _step(key_BHD, decay, state, keep_B, start_B)
-        averages.append(state)
-    return torch.stack(averages, 2), state
+    for t, key_BH1D in enumerate(key.split(1, 2)):
+        masks = (None if mask is None else mask[:, t, None] for mask in (keep_BT, start_BT))
+        state_BH1D = leaky_step(key_BH1D, decay_H11, state_BH1D, *masks)
+        averages.append(state_BH1D)
+    return torch.cat(averages, 2), state_BH1D[:, :, 0]
 
 
 def leaky_average(
@@ -83,9 +82,9 @@ def leaky_average(
         return leaky_average_triton(key_BHTD, leak_per_token_H, state_BHD, keep_BT=keep_BT, start_BT=start_BT)
     key, leak, state = _in_full_precision(key_BHTD, leak_per_token_H, state_BHD)
     if is_one_step:
-        masks = [None if mask is None else mask[:, :, None] for mask in (keep_BT, start_BT)]
-        average = _step(key[:, :, 0], torch.exp(-leak).view(-1, 1), state, *masks)
-        return average[:, :, None], average
+        state_BH1D = None if state is None else state[:, :, None]
+        average = leaky_step(key, torch.exp(-leak).view(-1, 1, 1), state_BH1D, keep_BT, start_BT)
+        return average, average[:, :, 0]
     average = _LeakyAverage.apply(key, leak, state, keep_BT, start_BT)
     return average, average[:, :, -1]
 
@@ -120,16 +119,6 @@ def leaky_step(
     return (
         average_BH1D if keep_B1 is None else torch.where(keep_B1[:, None, :, None], average_BH1D, state_BH1D)
     )
-
-
-def _step(key_BHD, decay_H1, state_BHD, keep_B11, start_B11):
-    """The average after one more token."""
-    if state_BHD is None:
-        state_BHD = torch.zeros_like(key_BHD)
-    if start_B11 is not None:
-        state_BHD = state_BHD.masked_fill(start_B11, 0)
-    average_BHD = torch.addcmul(key_BHD, decay_H1, state_BHD)
-    return average_BHD if keep_B11 is None else torch.where(keep_B11, average_BHD, state_BHD)
 
 
 class _LeakyAverage(torch.autograd.Function):
@@ -171,9 +160,10 @@ class _LeakyAverage(torch.autograd.Function):
         grad_state_BHD = None
         if state_BHD is not None:
             grad_decay_H = grad_decay_H + (fading_BHTD[:, :, 0] * state_BHD).sum((0, 2))
-            first_BHD = total_BHTD[:, :, 0]
-            masks = [None if mask is None else mask[:, :1, None] for mask in (keep_BT, start_BT)]
-            grad_state_BHD = _step(torch.zeros_like(first_BHD), decay_H[:, None], first_BHD, *masks)
+            first_BH1D = total_BHTD[:, :, :1]
+            masks = [None if mask is None else mask[:, :1] for mask in (keep_BT, start_BT)]
+            zeros_BH1D = torch.zeros_like(first_BH1D)
+            grad_state_BHD = leaky_step(zeros_BH1D, decay_H.view(-1, 1, 1), first_BH1D, *masks)[:, :, 0]
         return grad_key_BHTD, -decay_H * grad_decay_H, grad_state_BHD, None, None
 
 
