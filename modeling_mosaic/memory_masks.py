@@ -14,6 +14,7 @@ from transformers.utils.import_utils import is_torchdynamo_exporting, is_tracing
 
 from .compatibility import renames_cache
 from .configuration_mosaic import MosaicConfig
+from .leaky_average import ElapsedTimes
 
 
 class MemoryMasks(TypedDict):
@@ -29,6 +30,8 @@ class MemoryMasks(TypedDict):
     start: torch.Tensor | None
     # `(sequences + 1,)`: borders between the pairs of packed sequences, for flash attention.
     cu_seq_lens: torch.Tensor | None
+    # Between the new tokens, for the leaky averages of several; the model adds them.
+    elapsed: ElapsedTimes | None
 
 
 @renames_cache
@@ -65,7 +68,7 @@ def create_memory_masks(
     keep_BS = as_keep_mask(attention_mask, batch, None if is_static else seen + time)
     if keep_BS is not None and not is_static and is_without_effect(keep_BS, cache):
         keep_BS = None
-    masks = MemoryMasks(slots=None, recall=None, keep=None, start=None, cu_seq_lens=None)
+    masks = MemoryMasks(slots=None, recall=None, keep=None, start=None, cu_seq_lens=None, elapsed=None)
     if keep_BS is None and not is_static and has_causal_kernel(config, seen, time):
         return masks
     if keep_BS is None:
@@ -168,7 +171,9 @@ def create_packed_masks(
     config: MosaicConfig, inputs_embeds: torch.Tensor, start_BT: torch.Tensor
 ) -> MemoryMasks:
     """The masks of `create_memory_masks` for rows in which several sequences follow each other."""
-    masks = MemoryMasks(slots=None, recall=~start_BT, keep=None, start=start_BT, cu_seq_lens=None)
+    masks = MemoryMasks(
+        slots=None, recall=~start_BT, keep=None, start=start_BT, cu_seq_lens=None, elapsed=None
+    )
     if is_flash_attention_requested(config):
         bound = start_BT.flatten().nonzero()[:, 0]
         end = F.pad(bound[1:], (0, 1), value=start_BT.numel())

@@ -41,9 +41,10 @@ def write_state(cache: Cache, layer_idx: int, state_idx: int, state_BHTD: torch.
         state_BCT = state_BHTD.transpose(2, 3).flatten(1, 2)
     else:
         num_channels = state_BHTD.shape[1] * state_BHTD.shape[3]
-        if state_BHTD.shape[2] > 1:
-            state_BHTD = state_BHTD[:, :, -1:].contiguous()
-        state_BCT = state_BHTD.view(-1, num_channels, 1)
+        if is_one_step := state_BHTD.shape[2] == 1:
+            state_BCT = state_BHTD.view(-1, num_channels, 1)
+        else:
+            state_BCT = state_BHTD[:, :, -1].reshape(-1, num_channels, 1)
     kept_BC1 = layer.conv_states[state_idx]
     if layer.record_past or kept_BC1 is None:
         cache.update_conv_state(state_BCT, layer_idx, state_idx=state_idx, conv_kernel_size=1)
@@ -52,8 +53,9 @@ def write_state(cache: Cache, layer_idx: int, state_idx: int, state_BHTD: torch.
         # state in front of the new one.
         kept_BC1.copy_(state_BCT)
     else:
-        # Not in place: the old state may be a leaf of a graph of gradients, or made for inference only.
-        layer.conv_states[state_idx] = state_BCT
+        # Not in place: the old state may be a leaf of a graph of gradients, or made for inference only. Nor a
+        # view that would keep all steps in memory.
+        layer.conv_states[state_idx] = state_BCT if is_one_step else state_BCT.clone()
 
 
 def shift(before_BH1D: torch.Tensor | None, states_BHTD: torch.Tensor) -> torch.Tensor:
@@ -66,9 +68,7 @@ def shift(before_BH1D: torch.Tensor | None, states_BHTD: torch.Tensor) -> torch.
     if states_BHTD.shape[2] == 1:
         return before_BH1D
     # Without a slice of T - 1: exporters would rule out the number of tokens that makes it 1.
-    shifted_BHTD = states_BHTD.roll(1, 2)
-    shifted_BHTD[:, :, :1] = before_BH1D
-    return shifted_BHTD
+    return torch.cat([before_BH1D, states_BHTD], 2)[:, :, : states_BHTD.shape[2]]
 
 
 def repeat_over_padding(

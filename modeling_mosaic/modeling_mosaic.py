@@ -42,8 +42,9 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .compatibility import CACHE_NAME, renames_cache
 from .configuration_mosaic import MosaicConfig
+from .leaky_average import elapsed_times
 from .memory_masks import MemoryMasks, create_memory_masks, find_sequence_starts
-from .memory_norms import SCALAR_GAIN, DerivedScalars, MosaicLeakyNorm, MosaicPeekNorm, as_dtype
+from .memory_norms import SCALAR_GAIN, DerivedScalars, MosaicLeakyNorm, MosaicPeekNorm, as_dtype, has_kernel
 from .memory_state import (
     CONTEXTUAL_AVERAGE,
     LAST_KEY,
@@ -80,7 +81,7 @@ class MosaicKeyExtractor(nn.Module):
     def forward(self, hidden_nC, time: int, state_BH1D, masks) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys `(batch, heads, time, head_dim)` and the averages behind them, see [`MosaicLeakyNorm`]."""
         key_BHTD = split_heads(self.k_proj(hidden_nC), self.num_heads, time)
-        return self.leaky_norm(key_BHTD, state_BH1D, masks["keep"], masks["start"])
+        return self.leaky_norm(key_BHTD, state_BH1D, masks["keep"], masks["start"], masks["elapsed"])
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
@@ -282,9 +283,9 @@ class MosaicPersistentMemory(nn.Module):
         self.o_proj = make_output_projection(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def derive(self, log_value_norm_H11):
+    def derive(self, log_value_norm_H):
         """The scale alpha of what is recalled."""
-        return (torch.exp(SCALAR_GAIN * log_value_norm_H11),)
+        return (torch.exp(SCALAR_GAIN * log_value_norm_H).view(-1, 1, 1),)
 
     def forward(
         self, hidden_states: torch.Tensor, masks: MemoryMasks, cache: Cache | None = None
@@ -314,13 +315,13 @@ class MosaicPersistentMemory(nn.Module):
             weight_HnM = torch.bmm(query_HnD, key_HMD.transpose(1, 2)).softmax(-1)
             return torch.bmm(weight_HnM, value_HMD)
         recalled_NHnD = F.scaled_dot_product_attention(
-            query_HnD.expand(num_banks, -1, -1, -1),
+            query_HnD[None] if num_banks == 1 else query_HnD.expand(num_banks, -1, -1, -1),
             self.memory_keys,
             self.memory_values,
             dropout_p=self.attention_dropout if self.training else 0.0,
             scale=1.0,
         )
-        return recalled_NHnD.mean(0) if num_banks > 1 else recalled_NHnD[0]
+        return recalled_NHnD.squeeze(0) if num_banks == 1 else recalled_NHnD.mean(0)
 
 
 class MosaicBlock(GradientCheckpointingLayer):
@@ -463,6 +464,8 @@ class MosaicModel(MosaicPreTrainedModel):
         elif use_cache and cache is None:
             cache = DynamicCache(config=self.config)
         masks = create_memory_masks(self.config, inputs_embeds, attention_mask, cache, start_BT=start_BT)
+        if inputs_embeds.shape[1] > 1 and not has_kernel(inputs_embeds):
+            masks = {**masks, "elapsed": elapsed_times(inputs_embeds, masks["keep"], masks["start"])}
 
         hidden_states = inputs_embeds
         for layer in self.layers:
