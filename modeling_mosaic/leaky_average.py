@@ -24,12 +24,12 @@ class ElapsedTimes(NamedTuple):
     padding and packed rows all chunks are alike, and one stands for all.
     """
 
-    # `(Q, Q)` or `(B, S, N, Q, Q)`: from each step of a chunk to each one.
+    # `(Q, Q)`, or `(G, Q, Q)` for all G chunks of a batch: from each step of a chunk (last) to each one.
     within: torch.Tensor
-    # For groups, if there are several, and for chunks, if there are several: from each step to the last one of its
-    # group or chunk, and from the last step of each of them to the first one of each.
+    # For groups, and then for chunks, where there are several: from each step to the last one of its group or
+    # chunk, and from the last step of each of them to the first one of each.
     carries: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-    # `(B, 1, T, 1)`: where the past fades: not at padding and not where a sequence starts; `None`: everywhere.
+    # `(B, 1, T, 1)`: where the past fades, not at padding nor where a sequence starts; `None`: everywhere.
     fades: torch.Tensor | None
 
 

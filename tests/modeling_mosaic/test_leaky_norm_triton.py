@@ -16,7 +16,7 @@ MODULE = "modeling_mosaic.leaky_norm_triton"
 
 
 def draw_inputs(batch, heads, time, dim, *optional, dtype=torch.float32, device="cpu", layout="BTHD"):
-    """Raw keys as a model hands them over (layout "BTHD"), or every other number of a wider tensor ("wide")."""
+    """Raw keys as a model has them (layout "BTHD"), or every other number of a wider tensor ("wide")."""
     torch.manual_seed(time + dim)
     key = torch.randn(batch, time, heads, dim if layout == "BTHD" else 2 * dim, device=device).to(dtype)
     key = key[..., :: key.shape[-1] // dim].transpose(1, 2).requires_grad_()
