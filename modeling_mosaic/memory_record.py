@@ -10,7 +10,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from . import memory_measures as measures
 from .memory_catalogue import MEASURES
 from .memory_edit import memory_layers
+from .memory_explanation import Explanation, SlotShare, describe_unit, explain_pairs, explain_slots
 from .memory_summary import masked_scores, summarise
 from .memory_text import decode_tokens, encode_text
 from .memory_trace import trace
 
 FORMAT, FORMAT_VERSION = "memory-mosaics-record", "1"
-# Characters of the text in front of a pair that explanations quote.
-QUOTED = 24
 
 
 def record_memories(
@@ -140,77 +137,6 @@ def _own_version() -> str:
         return version("memory-mosaics")
     except PackageNotFoundError:
         return "unknown"
-
-
-@dataclass(frozen=True)
-class PairShare:
-    """A pair's part in an answer.
-
-    Attributes:
-        pair (`int`): its number, that of the token whose key it has.
-        after, came (`str`): the text up to that token, and the token that came next: "after «the little
-            girl» came « smiled»".
-        weight (`float`): its weight in the answer.
-        share_of_answer (`float`): its part of the answer, in the answer's direction; all sum to 1.
-        share_of_logit (`float`): what it adds to the true next token's logit directly, above the mean logit.
-        error_if_forgotten (`float`): the prediction error without it, exactly; NaN without a target.
-    """
-
-    pair: int
-    after: str
-    came: str
-    weight: float
-    share_of_answer: float
-    share_of_logit: float
-    error_if_forgotten: float
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """A unit's answer at a token, with the pairs behind it, the heaviest first.
-
-    Attributes:
-        layer, unit, token (`int`): where.
-        error, certainty, peek_share (`float`): the unit's prediction error and certainty here, and the share
-            of news in its targets.
-        pairs (`list[PairShare]`): the pairs.
-        rest (`float`): weight of all other pairs.
-    """
-
-    layer: int
-    unit: int
-    token: int
-    error: float
-    certainty: float
-    peek_share: float
-    pairs: list[PairShare]
-    rest: float
-
-    def __str__(self) -> str:
-        lines = [
-            f"layer {self.layer}, unit {self.unit}, token {self.token}: error {self.error:.2f}, "
-            f"certainty {self.certainty:.2f}, news in the target {self.peek_share:.0%}"
-        ]
-        for pair in self.pairs:
-            lines.append(
-                f"{pair.weight:6.1%} after «{pair.after}» came «{pair.came}» (pair {pair.pair}): "
-                f"{pair.share_of_answer:.0%} of the answer, {pair.share_of_logit:+.2f} logits, "
-                f"error without it {pair.error_if_forgotten:.2f}"
-            )
-        return "\n".join([*lines, f"{self.rest:6.1%} all other pairs"])
-
-
-@dataclass(frozen=True)
-class SlotShare:
-    """A trained pair's weight in an answer of a persistent unit, its use over the text, and its tokens.
-
-    `tokens` are those whose logits its value raises most; empty unless it is among the most used of its unit.
-    """
-
-    slot: int
-    weight: float
-    use: float
-    tokens: list[str]
 
 
 class _LazyTensors(Mapping):
@@ -361,7 +287,7 @@ class MemoryRecord:
 
         0 where a pair is not stored yet; a row of zeros for the first query, whose memory is empty.
         """
-        self._check(layer, unit)
+        self.check_unit(layer, unit)
         keys_TD = self.tensors["contextual.keys"][layer, unit]
         chosen_n = torch.arange(self.num_tokens)[queries].reshape(-1)
         scores_nT = keys_TD[chosen_n] @ keys_TD.mT
@@ -370,7 +296,7 @@ class MemoryRecord:
 
     def answers(self, layer: int, unit: int) -> torch.Tensor:
         """Answers `(time, head_dim)` of a contextual unit, recomputed exactly; 0 at the first query."""
-        self._check(layer, unit)
+        self.check_unit(layer, unit)
         values_tD = self.tensors["contextual.values"][layer, unit]
         keys_1TD = self.tensors["contextual.keys"][layer, unit][None]
         scores_TS = masked_scores(keys_1TD, 0, self.num_tokens)[0]
@@ -386,28 +312,8 @@ class MemoryRecord:
         Raises:
             ValueError: for a layer, unit or token that the record has not.
         """
-        self._check(layer, unit)
-        token = self._check_token(token)
-        weights_S = self.weights(layer, unit, token)[0, :token]
-        values_SD = self.tensors["contextual.values"][layer, unit, :token]
-        share_S = measures.shares_of_answer(weights_S[None], values_SD)[0]
-        logit_S = weights_S * (values_SD @ self._readout(layer, unit, token))
-        top = weights_S.topk(min(most, token))
-        pairs = [
-            PairShare(
-                pair,
-                *self._words(pair),
-                weights_S[pair].item(),
-                share_S[pair].item(),
-                logit_S[pair].item(),
-                self._error_without(weights_S, values_SD, layer, unit, token, pair),
-            )
-            for pair in top.indices.tolist()
-        ]
-        numbers = {name: self.measure(name)[layer, unit, token].item() for name in ("error", "certainty")}
-        peek_share = self.measure("peek_share")[layer, unit].item()
-        rest = max(0.0, 1 - top.values.sum().item()) if token else 0.0
-        return Explanation(layer, unit, token, **numbers, peek_share=peek_share, pairs=pairs, rest=rest)
+        self.check_unit(layer, unit)
+        return explain_pairs(self, layer, unit, self._find_token(token), most)
 
     def explain_slots(self, layer: int, unit: int, token: int) -> list[SlotShare]:
         """The trained pairs behind a persistent unit's answer at a token, the heaviest first.
@@ -415,58 +321,13 @@ class MemoryRecord:
         Raises:
             ValueError: as [`explain`].
         """
-        self._check(layer, unit, self.num_persistent_units)
-        token = self._check_token(token)
-        use_M = self.tensors["persistent.slot_use"][layer, unit]
-        read = self.tensors["persistent.slot_most_used"][layer, unit].tolist()
-        spoken = self.tensors["persistent.slot_tokens"][layer, unit].tolist()
-        index_n = self.tensors["persistent.slot_index"][layer, unit, token]
-        weight_n = self.tensors["persistent.slot_weight"][layer, unit, token]
-        return [
-            SlotShare(
-                slot,
-                weight,
-                use_M[slot].item(),
-                [self.token_text(token_id) for token_id in spoken[read.index(slot)]] if slot in read else [],
-            )
-            for slot, weight in zip(index_n.tolist(), weight_n.tolist(), strict=True)
-            if slot >= 0
-        ]
+        self.check_unit(layer, unit, "persistent")
+        return explain_slots(self, layer, unit, self._find_token(token))
 
     def sentence(self, layer: int, unit: int) -> str:
         """A contextual unit in words: where it looks, whether its target is news, and what it is worth."""
-        self._check(layer, unit)
-        found = {
-            name: self.unit_measure(name)[layer, unit].item()
-            for name in self.measures
-            if self._is_per_unit(name)
-        }
-        looks = {
-            "newest_mass": "the pair just completed",
-            "mass_2_8": "pairs 2 to 8 tokens old",
-            "mass_9_64": "pairs 9 to 64 tokens old",
-            "mass_65": "pairs older than 64 tokens",
-        }
-        most = max(looks, key=lambda name: found[name] if found[name] == found[name] else -1)
-        if found[most] != found[most]:
-            return "the text is too short to say anything"
-        parts = [f"looks at {looks[most]} ({found[most]:.0%})"]
-        if found["same_token_mass"] > 0.5:
-            parts[0] += f", mostly at places of the same token ({found['same_token_mass']:.0%})"
-        if found["peek_share"] < 0.1:
-            parts.append(
-                f"its target is known beforehand (news: {found['peek_share']:.0%}): it carries the past on"
-            )
-        elif found["next_token_auc"] > 0.55:
-            parts.append(
-                f"{found['peek_share']:.0%} of its target is news, and the true next token beats others "
-                f"{found['next_token_auc']:.0%} of the time"
-            )
-        else:
-            parts.append(f"{found['peek_share']:.0%} of its target is news, which it hardly foresees")
-        if "ablation_cost" in found:
-            parts.append(f"removing it costs {found['ablation_cost']:.2f} nats a token")
-        return "; ".join(parts)
+        self.check_unit(layer, unit)
+        return describe_unit(self, layer, unit)
 
     def write_page(
         self, path: str | os.PathLike, *, units="auto", compare: "MemoryRecord | None" = None
@@ -488,44 +349,14 @@ class MemoryRecord:
 
         return page_html(self)
 
-    def _is_per_unit(self, name: str) -> bool:
-        return MEASURES[name].memory == "contextual" and MEASURES[name].shape != "relation"
-
-    def _check(self, layer: int, unit: int, units: int | None = None) -> None:
-        bounds = {
-            "layer": (layer, self.num_layers),
-            "unit": (unit, self.num_units if units is None else units),
-        }
-        for name, (number, bound) in bounds.items():
+    def check_unit(self, layer: int, unit: int, memory: str = "contextual") -> None:
+        """Raises a `ValueError` for a layer or a unit that the model has not."""
+        units = self.num_units if memory == "contextual" else self.num_persistent_units
+        for name, number, bound in (("layer", layer, self.num_layers), ("unit", unit, units)):
             if not 0 <= number < bound:
                 raise ValueError(f"{name} {number}: the record has {name}s 0 to {bound - 1}")
 
-    def _check_token(self, token: int) -> int:
+    def _find_token(self, token: int) -> int:
         if not -self.num_tokens <= token < self.num_tokens:
             raise ValueError(f"token {token}: the text has tokens 0 to {self.num_tokens - 1}")
         return token % self.num_tokens
-
-    def _words(self, pair: int) -> tuple[str, str]:
-        """The text up to a pair's token, and the token that came next."""
-        end = self.offsets[pair][1]
-        after = self.text[max(0, end - QUOTED) : end] or self.tokens[pair]
-        return after, self.tokens[pair + 1]
-
-    def _readout(self, layer: int, unit: int, token: int) -> torch.Tensor:
-        """What turns a value into the direct logit of the true next token, `(head_dim,)`; NaN at the last."""
-        output_CD = self.tensors["contextual.output"][layer, unit]
-        if token == self.num_tokens - 1:
-            return torch.full(output_CD.shape[1:], torch.nan)
-        known_K = self.tensors["readout.token_ids"]
-        row = torch.searchsorted(known_K, self.tensors["token_ids"][token + 1])
-        return self.tensors["final_scale"][token] * self.tensors["readout.rows"][row] @ output_CD
-
-    def _error_without(self, weights_S, values_SD, layer: int, unit: int, token: int, pair: int) -> float:
-        if token >= self.num_tokens - 1:
-            return float("nan")
-        others_S = weights_S.clone()
-        others_S[pair] = 0
-        total = others_S.sum()
-        answer_D = others_S @ values_SD / total if total > 0 else torch.zeros_like(values_SD[0])
-        target_D = self.tensors["contextual.values"][layer, unit, token]
-        return measures.relative_error(answer_D, target_D).item()

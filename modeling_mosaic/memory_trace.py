@@ -37,6 +37,10 @@ class LayerTrace:
     queries_PTE: torch.Tensor
     persistent_answers_PTE: torch.Tensor
 
+    def forget(self) -> None:
+        """Lets go of what repeating the layer does not need."""
+        del self.keys_HTD, self.raw_values_HTD, self.values_HtD, self.queries_PTE
+
 
 @dataclass
 class Trace:
