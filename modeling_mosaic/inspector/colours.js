@@ -28,7 +28,7 @@ export const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
 /** Black or white, whichever is legible on a colour. */
 export function ink([red, green, blue]) {
   const linear = [red, green, blue].map((c) => ((c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 ? "#10151a" : "#ffffff";
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 ? "#000000" : "#ffffff";
 }
 
 /** A scale for numbers: its kind, ends, and the place of a number on it. Ends leave out the outermost hundredth. */

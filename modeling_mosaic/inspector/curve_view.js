@@ -53,13 +53,13 @@ export class CurveView {
     this.charts = [lines({ width, series: this.series(unit), label: `Error of unit ${unit} by stored pairs`, x: "stored pairs", y: "prediction error", logarithmic: true }),
       lines({ width, series: [{ name: "seen", kind: "own dots", points: this.calibration(unit) }], label: `Stated and seen error of unit ${unit}`, x: "error stated beforehand", y: "error seen", diagonal: true, height: 220 })];
     const gain = record.unitValue("context_gain", unit), right = record.unitValue("calibration", unit);
-    redraw(this.host, h("h3", {}, `Unit ${unit} as its memory fills`),
+    redraw(this.host, h("h2", {}, `Unit ${unit} as its memory fills`),
       h("p", { class: "quiet" }, "Trivial predictors answer the mean of the stored values, the newest one, or the part of the target that is known beforehand. Below their lines the unit predicts something."),
       this.charts[0], Number.isFinite(gain) && h("p", {}, `From 40–49 to 400–499 stored pairs the error changes by ${number(gain)}.`),
-      h("h3", {}, "Does it know when it knows?"),
+      h("h2", {}, "Does it know when it knows?"),
       h("p", { class: "quiet" }, "Before the outcome, the spread of the recalled values states an error; on the diagonal it is right."),
       this.charts[1], Number.isFinite(right) && h("p", {}, `Correlation of stated and seen error: ${number(right)}.`),
-      h("h3", {}, "All units"), h("div", { class: "small" }, record.unitNames.map((name) => this.spark(name, name === unit))));
+      h("h2", {}, "All units"), h("div", { class: "small" }, record.unitNames.map((name) => this.spark(name, name === unit))));
   }
 
   /** A unit's error curve in small. */

@@ -31,7 +31,7 @@ export class LivePanel {
     const { state } = this.panel, [layer, unit] = state.unit.split(".").map(Number), pairs = state.forgotten;
     const none = pairs.length ? null : "Forget pairs with their switches first";
     const edit = (name, question, title) => button(name, () => this.run(name, question), { disabled: Boolean(none), title: none ?? title });
-    return h("section", { class: "live", "aria-label": "Run the model again" }, h("h4", {}, "Run the model again"), h("div", { class: "buttons" },
+    return h("section", { class: "live", "aria-label": "Run the model again" }, h("h3", {}, "Run the model again"), h("div", { class: "buttons" },
       edit("Forgotten in this unit", { deletions: [{ layer, unit, pairs }] }, "The rest of the model runs on with the changed answer"),
       edit("Forgotten in all memories", { deletions: [{ layer: null, unit: null, pairs }] }, "These pairs go from all units of all layers"),
       edit("Their tokens out of the text", { without: pairs.map((pair) => pair + 1) }, "As if what came had never been written"),

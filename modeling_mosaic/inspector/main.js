@@ -31,7 +31,7 @@ class App {
   start() {
     this.setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
     Object.assign(this.state, this.checked(this.state.read()));
-    const frame = onFrame(() => { const changed = this.changed; this.changed = null; this.apply(changed); });
+    const frame = onFrame(() => this.flush());
     this.state.subscribe((changed) => {
       // Units differ in their pairs, and so does what was forgotten.
       if (changed.has("unit") && !changed.has("forgotten") && this.state.forgotten.length) { this.state.forgotten = []; changed.add("forgotten"); }
@@ -151,6 +151,13 @@ class App {
     if (changed.has("search")) this.count.textContent = state.search ? `${panel.text.found.length} found` : "";
   }
 
+  /** Draws what has changed since the last frame. */
+  flush() {
+    const { changed } = this;
+    this.changed = null;
+    this.apply(changed);
+  }
+
   stepUnit(by) {
     const names = this.records[0].unitNames, place = names.indexOf(this.state.unit);
     this.state.set({ unit: names[(place + by + names.length) % names.length] });
@@ -163,6 +170,7 @@ class App {
 
   /** Pins the next place that was searched for. */
   findNext(by) {
+    this.flush();
     const [panel] = this.panels, starts = panel.text.found.map(([first]) => first);
     if (!starts.length) return;
     const after = by > 0 ? starts.find((i) => i > panel.token) ?? starts[0] : starts.findLast((i) => i < panel.token) ?? starts.at(-1);
@@ -177,7 +185,7 @@ class App {
   }
 
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=search], select")) return;
     const act = {
       "/": () => this.input.focus(), "[": () => this.stepUnit(-1), "]": () => this.stepUnit(1), ",": () => this.stepToken(-1), ".": () => this.stepToken(1), "?": () => this.help(),
     }[event.key] ?? (Number(event.key) >= 1 && Number(event.key) <= 6 ? () => this.state.set({ tab: Object.keys(TABS)[Number(event.key) - 1] }) : null);

@@ -76,7 +76,7 @@ export class PairView {
 
   heading() {
     const { record } = this.panel, { unit, t } = this.facts, next = record.tokens[t + 1];
-    return h("h3", {}, `Unit ${unit.name} at ${t}: `, h("q", { class: "plain" }, context(record, t, 40)),
+    return h("h2", {}, `Unit ${unit.name} at ${t}: `, h("q", { class: "plain" }, context(record, t, 40)),
       h("small", {}, next === undefined ? " the next token is not known, so no target can be observed yet"
         : [" asked for the value that peeks at ", h("b", {}, quoted(next))]));
   }
@@ -170,7 +170,7 @@ export class PairView {
   /** Two readings of the answer as tokens. */
   tokens() {
     const { record } = this.panel, { pushed, expected, t } = this.facts, actual = record.data.token_ids[t + 1];
-    const list = (title, note, entries, amount) => entries && h("div", {}, h("h4", {}, title), h("p", { class: "quiet" }, note), h("ol", { class: "chances" },
+    const list = (title, note, entries, amount) => entries && h("div", {}, h("h3", {}, title), h("p", { class: "quiet" }, note), h("ol", { class: "chances" },
       entries.map(([id, value]) => h("li", { class: id === actual ? "actual" : "" }, h("span", { class: "what" }, quoted(record.named(id))), meter(value / entries[0][1]),
         h("span", { class: "amount" }, amount(value)), h("span", { class: "mark" }, id === actual ? "came" : "")))));
     if (!pushed && !expected) return null;

@@ -31,7 +31,7 @@ export class RelationView {
       cell: record.H > 8 ? 40 : 52, onpick: (row) => row < record.H && state.set({ unit: `${layer}.${row}` }),
     }));
     if (!all.length) { redraw(this.host, h("p", { class: "quiet" }, "This record holds no relations of units.")); return; }
-    redraw(this.host, all.map(({ measure, columns, rows, values }, i) => h("section", {}, h("h3", {}, `Layer ${layer}: ${measure.title}`), h("p", { class: "quiet" }, measure.description),
+    redraw(this.host, all.map(({ measure, columns, rows, values }, i) => h("section", {}, h("h2", {}, `Layer ${layer}: ${measure.title}`), h("p", { class: "quiet" }, measure.description),
       h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": measure.title, "data-scroll": measure.name }, this.charts[i]), h("p", {}, this.summary(measure.name, values, rows.length, columns.length)))));
   }
 

@@ -13,7 +13,7 @@ export class TextView {
     this.panel = panel;
     const { record } = panel;
     this.spans = record.tokens.map((token, i) => h("span", {
-      class: "token", role: "option", id: `${panel.id}-t${i}`, "data-i": i, "aria-selected": "false",
+      class: token === "\ufffd" ? "token half" : "token", role: "option", id: `${panel.id}-t${i}`, "data-i": i, "aria-selected": "false",
       "aria-label": token.trim() ? null : `token ${visible(token)}`,
     }, /^[\n\r]+$/.test(token) ? `${visible(token)}\n` : token === "" ? "∅" : visible(token).replaceAll("↵", "↵\n")));
     this.box = h("div", {
@@ -153,7 +153,7 @@ export class TextView {
     const rows = places.map((at) => row(ids[at], Math.exp(record.data.top_logprobs[at])));
     if (actual !== null && !places.some((at) => ids[at] === actual)) rows.push(row(actual, Math.exp(-record.data.loss[i])));
     this.next.replaceChildren(
-      h("h3", {}, "After ", quoted(record.tokens[i]), " the model expects",
+      h("h2", {}, "After ", quoted(record.tokens[i]), " the model expects",
         h("small", {}, ` entropy ${number(record.data.entropy?.[i])} nats${actual === null ? "" : `, loss ${number(record.data.loss[i])}`}`)),
       h("ol", { class: "chances" }, rows));
   }
@@ -191,9 +191,10 @@ export function strongestPairs(unit, t, forgotten, count) {
 
 /** Tokens of each place where the text holds some words. */
 function matches(tokens, words) {
-  const text = tokens.join("").toLowerCase(), starts = [];
+  // Bytes that only begin a character show at its last token.
+  const parts = tokens.map((token) => (token === "\ufffd" ? "" : token.toLowerCase())), text = parts.join(""), starts = [];
   let at = 0;
-  for (const token of tokens) { starts.push(at); at += token.toLowerCase().length; }
+  for (const part of parts) { starts.push(at); at += part.length; }
   const found = [];
   let first = 0;
   for (let place = text.indexOf(words); place >= 0; place = text.indexOf(words, place + 1)) {
