@@ -14,7 +14,19 @@ from ..memory_catalogue import MEASURES
 # Half precision is enough for keys if it moves no weight by more than this: one of the last digit shown.
 MAX_WEIGHT_ERROR = 1e-3
 # Measures along the text that come first where not all have a place.
-FIRST_MEASURES = ("error", "ablation_cost", "certainty", "direct_logit", "newest_mass", "next_token_rank")
+FIRST_MEASURES = (
+    "error",
+    "ablation_cost",
+    "certainty",
+    "direct_logit",
+    "error_of_mean",
+    "error_of_newest",
+    "error_of_known",
+    "next_token_rank",
+    "newest_mass",
+)
+# Measures and units that have their place before the strongest pairs of all units.
+MEASURES_BEFORE_PAIRS, UNITS_BEFORE_PAIRS = 3, 3
 MODEL = (
     "token_ids",
     "loss",
@@ -25,9 +37,8 @@ MODEL = (
     "contextual.mix",
     "contextual.value_scale",
 )
-SLOTS = ("use", "most_used", "length", "tokens", "token_logits", "callers", "caller_weights")
+SLOTS = ("use", "most_used", "tokens", "token_logits", "callers", "caller_weights")
 READOUT = ("readout.token_ids", "readout.rows", "readout.raw_values")
-PAIRS = ("index", "weight", "effect", "share")
 
 
 class Packs(dict):
@@ -60,18 +71,25 @@ def pack_record(record, units: str | Iterable, room: int) -> Packs:
     for layer, unit in named:
         packs.add(f"unit.{layer}.{unit}", _unit_arrays(record, layer, unit))
     measures = sorted(_along_text(record), key=lambda name: (*FIRST_MEASURES, name).index(name))
-    first = [name for name in measures if name in FIRST_MEASURES]
-    for name in first:
-        packs.add(name, {f"measure.{name}": _half(record.measure(name))}, room=packs.room)
-    packs.add("readout", {name: _half(record.tensors[name]) for name in READOUT}, room=packs.room)
     left = [unit for unit in _dearest_first(record, every) if unit not in named]
+    wanted = left if units == "auto" else []
+
+    def add_measures(names: list):
+        for name in names:
+            packs.add(name, {f"measure.{name}": _half(record.measure(name))}, room=packs.room)
+
+    def add_units(units: list):
+        for layer, unit in units:
+            if not packs.add(f"unit.{layer}.{unit}", _unit_arrays(record, layer, unit), room=packs.room):
+                break
+
+    add_measures(measures[:MEASURES_BEFORE_PAIRS])
+    add_units(wanted[:UNITS_BEFORE_PAIRS])
     if left and (units != "auto" or packs.room < _size_of_units(record)):
-        next((n for n in (8, 4, 2) if packs.add("pairs", _strongest(record, n), room=packs.room / 2)), None)
-    for layer, unit in left if units == "auto" else []:
-        if not packs.add(f"unit.{layer}.{unit}", _unit_arrays(record, layer, unit), room=packs.room):
-            break
-    for name in measures[len(first) :]:
-        packs.add(name, {f"measure.{name}": _half(record.measure(name))}, room=packs.room)
+        next((n for n in (8, 4, 2) if packs.add("pairs", _strongest(record, n), room=packs.room)), None)
+    packs.add("readout", {name: _half(record.tensors[name]) for name in READOUT}, room=packs.room)
+    add_measures(measures[MEASURES_BEFORE_PAIRS:])
+    add_units(wanted[UNITS_BEFORE_PAIRS:])
     return packs
 
 
@@ -103,6 +121,8 @@ def _small_arrays(record) -> dict:
     """What the page cannot do without, with the means of the measures along the text."""
     names = [*MODEL, *(f"persistent.slot_{name}" for name in SLOTS)]
     arrays = {name: _half(record.tensors[name]) for name in names if name in record.tensors}
+    lengths, most_used = (record.tensors[f"persistent.slot_{name}"] for name in ("length", "most_used"))
+    arrays["persistent.slot_length"] = _half(lengths.gather(-1, most_used))
     for name in ("loss", "entropy", "final_scale", "top_logprobs"):
         arrays[name] = record.tensors[name].float().numpy()
     for name in record.measures:
@@ -156,6 +176,6 @@ def _strongest(record, count: int) -> dict:
     index = record.tensors["contextual.pair_index"][..., :count]
     small = index.shape[2] <= 32767
     arrays = {"contextual.pair_index": index.to(torch.int16 if small else torch.int32).numpy()}
-    for name in PAIRS[1:]:
+    for name in ("weight", "effect"):
         arrays[f"contextual.pair_{name}"] = _half(record.tensors[f"contextual.pair_{name}"][..., :count])
     return arrays

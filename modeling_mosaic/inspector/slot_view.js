@@ -33,7 +33,7 @@ export class SlotView {
       const each = (array) => (array ? Array.from(array.subarray((k * array.length) / most.length, ((k + 1) * array.length) / most.length)) : []);
       const heavy = each(weights);
       return {
-        slot, use: use[slot], length: lengths?.[slot] ?? NaN,
+        slot, use: use[slot], length: lengths?.[lengths.length === most.length ? k : slot] ?? NaN,
         tokens: each(tokens).map((id, i) => [record.named(id), each(logits)[i]]),
         callers: each(callers).map((t, i) => [t, heavy[i]]).filter(([t, w]) => t >= 0 && w > 0),
       };
