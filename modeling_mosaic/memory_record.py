@@ -345,9 +345,9 @@ class MemoryRecord:
         write_page(self, path, units=units, compare=compare)
 
     def _repr_html_(self) -> str:
-        from .inspector.page import page_html
+        from .inspector.page import notebook_html
 
-        return page_html(self)
+        return notebook_html(self)
 
     def check_unit(self, layer: int, unit: int, memory: str = "contextual") -> None:
         """Raises a `ValueError` for a layer or a unit that the model has not."""

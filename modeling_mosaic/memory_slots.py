@@ -11,11 +11,13 @@ from . import memory_measures as measures
 from .memory_edit import memory_layers
 from .memory_norms import SCALAR_GAIN
 from .memory_readout import TOP_TOKENS, Readout, output_of
-from .memory_trace import Trace
+from .memory_trace import LayerTrace, Trace
 
 QUERY_BLOCK = 256
-# Pairs or slots that are listed of each unit and token, and slots of each unit that are read as tokens.
+# Pairs or slots that are listed of each unit and token.
 TOP = 16
+# Slots of each unit that are read as tokens.
+NUM_READ = 64
 
 Tensors = dict[str, torch.Tensor]
 
@@ -31,9 +33,11 @@ def strongest(weights_HTS: torch.Tensor, name: str) -> Tensors:
     }
 
 
-def summarise_persistent(heard: Trace, layer: int, readout: Readout) -> tuple[Tensors, torch.Tensor]:
+def summarise_persistent(
+    heard: Trace, layer: int, layer_trace: LayerTrace, readout: Readout
+) -> tuple[Tensors, torch.Tensor]:
     """Tensors of a layer's persistent units, and how far their recomputed answers are from the model's."""
-    layer_trace, module = heard.layers[layer], memory_layers(heard.model)[layer].persistent_memory
+    module = memory_layers(heard.model)[layer].persistent_memory
     keys_NPME = module.memory_keys.float()
     scale_P11 = torch.exp(SCALAR_GAIN * module.log_value_norm.float())[:, None, None]
     values_PME = scale_P11 * module.memory_values.float().transpose(0, 1).flatten(1, 2)
@@ -57,6 +61,7 @@ def summarise_persistent(heard: Trace, layer: int, readout: Readout) -> tuple[Te
     direct_PT = readout.direct(answers_PTE, output_PCE, readout.next_TC)
     tensors |= {
         "persistent.output": output_PCE,
+        "persistent.mean_answer": answers_PTE.mean(1),
         "persistent.slot_use": use_PM,
         "persistent.slot_length": keys_NPME.norm(dim=-1).transpose(0, 1).flatten(1),
         "measure.persistent_direct_logit": direct_PT,
@@ -69,14 +74,18 @@ def summarise_persistent(heard: Trace, layer: int, readout: Readout) -> tuple[Te
 
 def _read_slots(model, use_PM, values_PME, output_PCE, scale: torch.Tensor) -> Tensors:
     """The tokens that the most used slots of each unit speak for: their values through the unembedding."""
-    most_Pn = use_PM.topk(min(TOP, use_PM.shape[1])).indices
+    most_Pn = use_PM.topk(min(NUM_READ, use_PM.shape[1])).indices
     value_PnE = values_PME.gather(1, most_Pn[..., None].expand(-1, -1, values_PME.shape[2]))
     added_PnC = value_PnE @ output_PCE.mT
     read_PnC = (added_PnC - added_PnC.mean(-1, keepdim=True)) * model.base_model.norm.weight.float()
-    logits_PnV = model.config.logit_scale * scale * read_PnC @ model.lm_head.weight.float().mT
-    top = (logits_PnV - logits_PnV.mean(-1, keepdim=True)).topk(min(TOP_TOKENS, logits_PnV.shape[-1]))
+    weight_CV = model.config.logit_scale * scale * model.lm_head.weight.float().mT
+    tops = []
+    # A unit at a time: the vocabulary is large.
+    for read_nC in read_PnC:
+        logits_nV = read_nC @ weight_CV
+        tops.append((logits_nV - logits_nV.mean(-1, keepdim=True)).topk(min(TOP_TOKENS, logits_nV.shape[-1])))
     return {
         "persistent.slot_most_used": most_Pn,
-        "persistent.slot_tokens": top.indices,
-        "persistent.slot_token_logits": top.values,
+        "persistent.slot_tokens": torch.stack([top.indices for top in tops]),
+        "persistent.slot_token_logits": torch.stack([top.values for top in tops]),
     }
