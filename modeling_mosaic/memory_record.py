@@ -215,14 +215,19 @@ class MemoryRecord:
         """Names of the measures that the record holds."""
         return [name for name in MEASURES if f"measure.{name}" in self.tensors]
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """All but the tensors, as the file's metadata: each entry as JSON."""
+        details = {name: json.dumps(detail) for name, detail in self._details.items()}
+        return {"format": FORMAT, "version": FORMAT_VERSION, **details}
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes the record as one safetensors file, which appears once it is complete."""
         path = Path(path)
-        metadata = {"format": FORMAT, "version": FORMAT_VERSION}
-        metadata |= {name: json.dumps(detail) for name, detail in self._details.items()}
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             partial = Path(folder) / path.name
-            save_file(dict(self.tensors), partial, metadata)
+            save_file(dict(self.tensors), partial, self.metadata)
+            partial.chmod(0o644)
             os.replace(partial, path)
 
     @classmethod

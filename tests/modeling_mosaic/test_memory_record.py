@@ -262,6 +262,12 @@ def test_persistent_slots(make_model, text):
     shares = record.explain_slots(1, 3, 25)
     assert [share.slot for share in shares] == weights[3, 25].topk(16).indices.tolist()
     assert shares[0].weight == pytest.approx(weights[3, 25].max().item(), rel=1e-3)
+    most = record.tensors["persistent.slot_most_used"][1, 3]
+    assert most.tolist() == use[3].argsort(descending=True, stable=True).tolist()
+    callers = weights[3][:, most].T.topk(4)
+    assert record.tensors["persistent.slot_callers"][1, 3].tolist() == callers.indices.tolist()
+    found = record.tensors["persistent.slot_caller_weights"][1, 3].double()
+    torch.testing.assert_close(found, callers.values, rtol=1e-4, atol=1e-6)
     # The tokens of the most used slot: its value through what comes after it.
     slot = use[3].argmax().item()
     assert record.tensors["persistent.slot_most_used"][1, 3, 0] == slot
