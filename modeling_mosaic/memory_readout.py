@@ -115,7 +115,7 @@ def output_of(memory) -> torch.Tensor:
 def direct_of_the_rest(heard: Trace, readout: Readout) -> torch.Tensor:
     """Direct logits `(time,)` of the next tokens that come from no unit: the embedding, and any biases."""
     model = heard.model
-    rest_TC = heard.layers[0].hidden_1TC[0].float()
+    rest_TC = heard.hidden_1TC[0][0].float()
     for layer in memory_layers(model):
         for memory in (layer.contextual_memory, layer.persistent_memory):
             if memory.o_proj.bias is not None:

@@ -215,14 +215,19 @@ class MemoryRecord:
         """Names of the measures that the record holds."""
         return [name for name in MEASURES if f"measure.{name}" in self.tensors]
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """All but the tensors, as the file's metadata: each entry as JSON."""
+        details = {name: json.dumps(detail) for name, detail in self._details.items()}
+        return {"format": FORMAT, "version": FORMAT_VERSION, **details}
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes the record as one safetensors file, which appears once it is complete."""
         path = Path(path)
-        metadata = {"format": FORMAT, "version": FORMAT_VERSION}
-        metadata |= {name: json.dumps(detail) for name, detail in self._details.items()}
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             partial = Path(folder) / path.name
-            save_file(dict(self.tensors), partial, metadata)
+            save_file(dict(self.tensors), partial, self.metadata)
+            partial.chmod(0o644)
             os.replace(partial, path)
 
     @classmethod
@@ -345,9 +350,9 @@ class MemoryRecord:
         write_page(self, path, units=units, compare=compare)
 
     def _repr_html_(self) -> str:
-        from .inspector.page import page_html
+        from .inspector.page import notebook_html
 
-        return page_html(self)
+        return notebook_html(self)
 
     def check_unit(self, layer: int, unit: int, memory: str = "contextual") -> None:
         """Raises a `ValueError` for a layer or a unit that the model has not."""

@@ -19,7 +19,7 @@ from .memory_expectation import choose_places, expect_deeper, expect_first
 from .memory_norms import SCALAR_GAIN
 from .memory_readout import Readout, direct_of_the_rest, output_of, read_text
 from .memory_slots import QUERY_BLOCK, TOP, strongest, summarise_persistent
-from .memory_trace import Trace
+from .memory_trace import LayerTrace, Trace
 
 Tensors = dict[str, torch.Tensor]
 
@@ -46,7 +46,7 @@ class Summary:
 
 @torch.no_grad()
 def summarise(heard: Trace, ablate: bool) -> Summary:
-    """Computes all tensors of a record; the trace loses what only they need.
+    """Computes all tensors of a record.
 
     Args:
         heard (`Trace`): a forward pass.
@@ -59,14 +59,14 @@ def summarise(heard: Trace, ablate: bool) -> Summary:
     direct_T = direct_of_the_rest(heard, readout)
     asked, deviations = [], []
     for layer in range(config.num_hidden_layers):
-        contextual, states, deviation_HTD = _summarise_contextual(heard, layer, readout)
-        persistent, deviation_PTE = summarise_persistent(heard, layer, readout)
+        layer_trace = heard.listen(layer)
+        contextual, states, deviation_HTD = _summarise_contextual(heard, layer, layer_trace, readout)
+        persistent, deviation_PTE = summarise_persistent(heard, layer, layer_trace, readout)
         summary.add_layer(contextual | persistent)
         asked.append(states)
         for direct in ("measure.direct_logit", "measure.persistent_direct_logit"):
             direct_T = direct_T + (contextual | persistent)[direct].sum(0)
         deviations += [(float(d.max()), float(d.mean())) for d in (deviation_HTD, deviation_PTE)]
-        heard.layers[layer].forget()
         bar.update()
     if config.num_hidden_layers > 1:
         auc_LHn = expect_deeper(heard, asked)
@@ -79,9 +79,9 @@ def summarise(heard: Trace, ablate: bool) -> Summary:
     return summary
 
 
-def _summarise_contextual(heard: Trace, layer: int, readout: Readout):
+def _summarise_contextual(heard: Trace, layer: int, layer_trace: LayerTrace, readout: Readout):
     """Tensors of a layer's contextual units, what candidates are compared with, and deviations of answers."""
-    layer_trace, module = heard.layers[layer], memory_layers(heard.model)[layer].contextual_memory
+    module = memory_layers(heard.model)[layer].contextual_memory
     keys_HTD, raw_HTD, values_HtD = (
         states.float()
         for states in (layer_trace.keys_HTD, layer_trace.raw_values_HTD, layer_trace.values_HtD)
@@ -98,6 +98,7 @@ def _summarise_contextual(heard: Trace, layer: int, readout: Readout):
         "contextual.mix": mix_H,
         "contextual.value_scale": scale_H,
         "contextual.output": output_HCD,
+        "contextual.mean_answer": answers_HTD[:, 1:].mean(1).nan_to_num(0),
         "measure.mix": mix_H,
         "measure.value_scale": scale_H,
         "measure.half_life": measures.half_life(leak_H),
@@ -220,11 +221,12 @@ def _at_queries(values_HT: torch.Tensor, time: int) -> torch.Tensor:
 
 def _ablate(heard: Trace, summary: Summary, bar) -> None:
     """What each unit is worth at each token: one more pass for each, from its layer on."""
-    for layer, block in enumerate(memory_layers(heard.model)):
+    for layer in range(len(heard.arguments)):
         for memory, prefix in (("contextual", ""), ("persistent", "persistent_")):
             costs = []
-            for unit in range(getattr(block, f"{memory}_memory").num_heads):
-                costs.append(heard.losses_without(layer, unit, memory) - summary.tensors["loss"])
+            for unit, mean_D in enumerate(summary.layers[f"{memory}.mean_answer"][layer]):
+                losses_T = heard.losses_without(layer, unit, memory, mean_D)
+                costs.append(losses_T - summary.tensors["loss"])
                 bar.update()
             summary.add_layer({f"measure.{prefix}ablation_cost": torch.stack(costs)})
 

@@ -1,4 +1,4 @@
-"""One forward pass of a Memory Mosaic, listened to by hooks, and passes that repeat it from some layer on.
+"""A forward pass of a Memory Mosaic, listened to by hooks, and its layers run again, as they are or changed.
 
 The hooks sit on submodules that every saved mosaic has, remote code included, so that any attention
 implementation and any precision works, and no `(time, time)` matrix is kept.
@@ -26,10 +26,8 @@ CANDIDATE_BYTES = 2**28
 
 @dataclass
 class LayerTrace:
-    """What a layer got, stored, asked and answered; in the model's precision."""
+    """What a layer's memories got, stored, asked and answered; in the model's precision."""
 
-    hidden_1TC: torch.Tensor
-    arguments: dict[str, Any]
     keys_HTD: torch.Tensor
     raw_values_HTD: torch.Tensor
     values_HtD: torch.Tensor
@@ -37,84 +35,102 @@ class LayerTrace:
     queries_PTE: torch.Tensor
     persistent_answers_PTE: torch.Tensor
 
-    def forget(self) -> None:
-        """Lets go of what repeating the layer does not need."""
-        del self.keys_HTD, self.raw_values_HTD, self.values_HtD, self.queries_PTE
-
 
 @dataclass
 class Trace:
-    """What `trace` heard.
+    """A forward pass, as far as each layer can be run again.
 
     Attributes:
         token_ids (`torch.Tensor` of shape `(time,)`): the text.
-        layers (`list[LayerTrace]`): by layer.
-        residual_TC (`torch.Tensor`): what enters the last norm.
+        hidden_1TC (`list[torch.Tensor]`): what enters each layer, and last what enters the last norm.
+        arguments (`list[dict]`): what else each layer is called with.
         own_positions, own_logits (`torch.Tensor`): the model's own logits at some positions.
     """
 
     model: PreTrainedModel
     token_ids: torch.Tensor
-    layers: list[LayerTrace]
-    residual_TC: torch.Tensor
+    hidden_1TC: list[torch.Tensor]
+    arguments: list[dict[str, Any]]
     own_positions: torch.Tensor
     own_logits: torch.Tensor
 
-    def residual_from(self, layer: int) -> torch.Tensor:
-        """`residual_TC` of a pass that runs the layers from this one on again, as hooks may change them."""
-        hidden_1TC = self.layers[layer].hidden_1TC
-        for block, heard in zip(memory_layers(self.model)[layer:], self.layers[layer:], strict=True):
-            hidden_1TC = block(hidden_1TC, **heard.arguments)
-        return hidden_1TC[0]
+    @property
+    def residual_TC(self) -> torch.Tensor:
+        """What enters the last norm."""
+        return self.hidden_1TC[-1][0]
 
-    def losses_without(self, layer: int, unit: int, memory: str) -> torch.Tensor:
-        """Losses `(time,)` with a unit's answers replaced by their mean over the text (mean ablation)."""
-        heard = self.layers[layer]
-        answers = (
-            heard.answers_HTD[unit, 1:] if memory == "contextual" else heard.persistent_answers_PTE[unit]
-        )
+    def listen(self, layer: int) -> LayerTrace:
+        """Runs a layer again, on what entered it, and keeps what its memories do.
+
+        So that only one layer's keys, values and answers are held at a time, for the price of a second pass.
+        """
+        place: dict[str, torch.Tensor] = {}
+        with ExitStack() as stack:
+            for handle in _listen(memory_layers(self.model)[layer], place):
+                stack.callback(handle.remove)
+            self._run(layer, self.hidden_1TC[layer])
+        return LayerTrace(**place)
+
+    def losses_without(self, layer: int, unit: int, memory: str, answer_D: torch.Tensor) -> torch.Tensor:
+        """Losses `(time,)` with a unit's answers replaced; runs the layers from its own on again."""
         module = getattr(memory_layers(self.model)[layer], f"{memory}_memory")
-        mean_D = answers.mean(0) if len(answers) else torch.zeros_like(answers.sum(0))
-        with answers_replaced(module, unit, mean_D):
-            return token_losses(self.model, self.residual_from(layer), self.token_ids)
+        hidden_1TC = self.hidden_1TC[layer]
+        with answers_replaced(module, unit, answer_D):
+            for number in range(layer, len(self.arguments)):
+                hidden_1TC = self._run(number, hidden_1TC)
+        return token_losses(self.model, hidden_1TC[0], self.token_ids)
+
+    def _run(self, layer: int, hidden_1TC: torch.Tensor) -> torch.Tensor:
+        return memory_layers(self.model)[layer](hidden_1TC, **self.arguments[layer])
 
 
 @torch.no_grad()
 def trace(model: PreTrainedModel, token_ids: torch.Tensor, num_own: int = 64) -> Trace:
-    """Runs the model over a text, once, and keeps what its memories get, store and answer.
+    """Runs the model over a text, once, and keeps what enters its layers.
 
     Args:
         model (`PreTrainedModel`): a Memory Mosaic with a language model's head, in eval mode.
         token_ids (`torch.Tensor` of shape `(time,)`): the text.
         num_own (`int`): positions, spread over the text, whose logits are kept to check others against.
     """
-    heard: list[dict[str, Any]] = [{} for _ in memory_layers(model)]
-    last: dict[str, torch.Tensor] = {}
     own = torch.linspace(0, len(token_ids) - 1, min(num_own, len(token_ids))).long().unique()
+    heard = Trace(model, token_ids, [], [], own, torch.empty(0))
+
+    def enter(module, args, kwargs):
+        heard.hidden_1TC.append(args[0])
+        heard.arguments.append(kwargs)
+
     with ExitStack() as stack:
-        for place, layer in zip(heard, memory_layers(model), strict=True):
-            for handle in _listen(layer, place):
-                stack.callback(handle.remove)
+        for layer in memory_layers(model):
+            stack.callback(layer.register_forward_pre_hook(enter, with_kwargs=True).remove)
         handle = model.base_model.norm.register_forward_pre_hook(
-            lambda module, args: last.update(residual_TC=args[0][0])
+            lambda module, args: heard.hidden_1TC.append(args[0])
         )
         stack.callback(handle.remove)
-        logits_1nV = model(
-            input_ids=token_ids[None], use_cache=False, logits_to_keep=own.to(token_ids.device)
-        ).logits
-    layers = [LayerTrace(**place) for place in heard]
-    return Trace(model, token_ids, layers, last["residual_TC"], own, logits_1nV[0].float())
+        kept = own.to(token_ids.device)
+        logits_1nV = model(input_ids=token_ids[None], use_cache=False, logits_to_keep=kept).logits
+    heard.own_logits = logits_1nV[0].float()
+    return heard
 
 
-def _listen(layer, place: dict[str, Any]):
-    """Hooks that put what a layer's memories get and do into `place`; gives their handles."""
+@torch.no_grad()
+def residual_of(model: PreTrainedModel, token_ids: torch.Tensor) -> torch.Tensor:
+    """What enters the last norm, `(time, hidden)`, in a pass over a text."""
+    heard: list[torch.Tensor] = []
+    handle = model.base_model.norm.register_forward_pre_hook(lambda module, args: heard.append(args[0][0]))
+    try:
+        model.base_model(input_ids=token_ids[None], use_cache=False)
+    finally:
+        handle.remove()
+    return heard[0]
+
+
+def _listen(layer, place: dict[str, torch.Tensor]):
+    """Hooks that put what a layer's memories do into `place`; gives their handles."""
     contextual, persistent = layer.contextual_memory, layer.persistent_memory
 
     def keep(name: str, pick: Callable):
         return lambda module, args, output=None: place.__setitem__(name, pick(args, output))
-
-    def call(module, args, kwargs):
-        place.update(hidden_1TC=args[0], arguments=kwargs)
 
     def by_unit(states, memory):
         return states.reshape(-1, memory.num_heads, states.shape[-1] // memory.num_heads).transpose(0, 1)
@@ -123,7 +139,6 @@ def _listen(layer, place: dict[str, Any]):
         # Without the dummy slot, which is there where a mask hides it.
         return output[0, :, output.shape[2] - (place["keys_HTD"].shape[1] - 1) :]
 
-    yield layer.register_forward_pre_hook(call, with_kwargs=True)
     yield contextual.key_extractor.register_forward_hook(keep("keys_HTD", lambda args, out: out[0][0]))
     yield contextual.v_proj.register_forward_hook(
         keep("raw_values_HTD", lambda args, out: by_unit(out, contextual))
