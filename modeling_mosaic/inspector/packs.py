@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import math
 from collections.abc import Iterable
 
@@ -19,9 +20,6 @@ FIRST_MEASURES = (
     "ablation_cost",
     "certainty",
     "direct_logit",
-    "error_of_mean",
-    "error_of_newest",
-    "error_of_known",
     "next_token_rank",
     "newest_mass",
 )
@@ -67,7 +65,7 @@ def pack_record(record, units: str | Iterable, room: int) -> Packs:
     every = [(layer, unit) for layer in range(record.num_layers) for unit in range(record.num_units)]
     named = [_known(unit, every) for unit in ([] if units == "auto" else every if units == "all" else units)]
     packs = Packs(room)
-    packs.add("record", _small_arrays(record), record.metadata)
+    packs.add("record", _small_arrays(record), record.metadata | {"sentences": _sentences(record)})
     for layer, unit in named:
         packs.add(f"unit.{layer}.{unit}", _unit_arrays(record, layer, unit))
     measures = sorted(_along_text(record), key=lambda name: (*FIRST_MEASURES, name).index(name))
@@ -102,6 +100,11 @@ def _known(unit: tuple, every: list) -> tuple:
     if unit not in every:
         raise ValueError(f"units: there is no unit {unit}; they reach from {every[0]} to {every[-1]}")
     return unit
+
+
+def _sentences(record) -> str:
+    layers, units = range(record.num_layers), range(record.num_units)
+    return json.dumps([[record.sentence(layer, unit) for unit in units] for layer in layers])
 
 
 def _along_text(record) -> list[str]:
@@ -174,8 +177,31 @@ def _weight_error(keys: torch.Tensor, block: int = 256) -> float:
 def _strongest(record, count: int) -> dict:
     """The strongest pairs of every unit and token, with what they are worth: no weight without its effect."""
     index = record.tensors["contextual.pair_index"][..., :count]
-    small = index.shape[2] <= 32767
-    arrays = {"contextual.pair_index": index.to(torch.int16 if small else torch.int32).numpy()}
-    for name in ("weight", "effect"):
-        arrays[f"contextual.pair_{name}"] = _half(record.tensors[f"contextual.pair_{name}"][..., :count])
-    return arrays
+    weight = record.tensors["contextual.pair_weight"][..., :count]
+    layers, units = range(record.num_layers), range(record.num_units)
+    effect = [[_effects(record, layer, unit, index[layer, unit]) for unit in units] for layer in layers]
+    small = index.shape[2] <= torch.iinfo(torch.int16).max
+    return {
+        "contextual.pair_index": index.to(torch.int16 if small else torch.int32).numpy(),
+        "contextual.pair_weight": _half(weight),
+        "contextual.pair_effect": _half(torch.stack([torch.stack(row) for row in effect])),
+    }
+
+
+def _effects(record, layer: int, unit: int, index: torch.Tensor) -> torch.Tensor:
+    """What forgetting a pair does to the error: `(|v - y'|^2 - |v - y|^2) / |v|^2`, positive if the pair helps.
+
+    Without pair i the answer is `y' = (y - w_i v_i) / (1 - w_i)`. `index` and result are `(time, pairs)`; NaN
+    where there is no such pair, or no target yet.
+    """
+    target = record.tensors["contextual.values"][layer, unit].float()
+    keys = record.tensors["contextual.keys"][layer, unit].float()
+    answer = record.answers(layer, unit)[:-1].float()
+    index = index[:-1].long()
+    known, index = index >= 0, index.clamp(min=0)
+    score = (keys[:-1, None] * keys[index]).sum(-1)
+    weight = (score - record.tensors["contextual.log_normaliser"][layer, unit, :-1, None]).exp()[..., None]
+    without = ((answer[:, None] - weight * target[index]) / (1 - weight)).nan_to_num(0, 0, 0)
+    change = (target[:, None] - without).square().sum(-1) - (target - answer).square().sum(-1, keepdim=True)
+    change = (change / target.square().sum(-1, keepdim=True)).masked_fill(~known, math.nan)
+    return torch.nn.functional.pad(change, (0, 0, 0, 1), value=math.nan)

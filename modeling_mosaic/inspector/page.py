@@ -11,8 +11,10 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
+from ..memory_catalogue import LEADING, MEASURES
 from .packs import as_base64, pack_record
 
 FOLDER = Path(__file__).parent
@@ -56,11 +58,13 @@ def page_html(record, *, units: str | Iterable = "auto", compare=None, serve: bo
         for path in sorted(FOLDER.glob("*.js"))
         if path.name != "start.js"
     }
+    catalogue = {"measures": [asdict(one) for one in MEASURES.values()], "leading": LEADING}
     scripts = {"importmap": json.dumps({"imports": modules}), "start": (FOLDER / "start.js").read_text()}
     parts = scripts | {
         "hashes": " ".join(f"'sha256-{_hash(text)}'" for text in scripts.values()),
         "connect": "'self'" if serve else "'none'",
         "style": (FOLDER / "page.css").read_text(),
+        "catalogue": as_base64(json.dumps(catalogue).encode()),
         "packs": "\n".join(packs),
         # Last, as a name may look like a place to fill.
         "title": html.escape("Memories of " + " and ".join(one.model_name for one in records)),

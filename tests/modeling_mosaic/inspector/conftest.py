@@ -30,7 +30,11 @@ def model(tokenizer):
     """Two layers of three units, whose keys are long enough that some pairs matter much more than others."""
     torch.manual_seed(0)
     config = MosaicConfig(
-        vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=2, num_attention_heads=3, persistent_memory_size=40
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        persistent_memory_size=40,
     )
     return MosaicForCausalLM(config).eval()
 
@@ -59,7 +63,9 @@ class Shown:
     """A page of the inspector without a network, and all that it asked for or complained of."""
 
     def __init__(self, browser, address: str, **options):
-        self.context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}, "offline": True} | options))
+        self.context = browser.new_context(
+            **({"viewport": {"width": 1280, "height": 900}, "offline": True} | options)
+        )
         self.page = self.context.new_page()
         self.requests, self.problems = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -67,13 +73,17 @@ class Shown:
         self.page.on("dialog", lambda dialog: (self.problems.append(dialog.message), dialog.dismiss()))
         self.page.on(
             "console",
-            lambda message: self.problems.append(message.text) if message.type in ("error", "warning") else None,
+            lambda message: (
+                self.problems.append(message.text) if message.type in ("error", "warning") else None
+            ),
         )
         self.page.goto(address)
         self.page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
 
     def fact(self, name: str) -> float:
-        return as_number(self.page.locator(f"dl [data-fact={name}]").inner_text().split("\n")[0].split(" was ")[0])
+        return as_number(
+            self.page.locator(f"dl [data-fact={name}]").inner_text().split("\n")[0].split(" was ")[0]
+        )
 
     def pairs(self) -> dict[int, dict[str, float]]:
         """Numbers of the table of pairs, by pair."""
@@ -81,7 +91,10 @@ class Shown:
             "rows => rows.map(row => [row.dataset.pair, Object.fromEntries(Array.from("
             "row.querySelectorAll('[data-fact]'), cell => [cell.dataset.fact, cell.innerText]))])"
         )
-        return {int(pair): {name: as_number(text.split("\n")[0]) for name, text in row.items()} for pair, row in cells}
+        return {
+            int(pair): {name: as_number(text.split("\n")[0]) for name, text in row.items()}
+            for pair, row in cells
+        }
 
 
 def as_number(text: str) -> float:

@@ -36,7 +36,9 @@ def without(record, layer, unit, token, pairs):
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_view_opens_offline_without_a_word(show, record, width, scheme):
-    shown = show(record, viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce")
+    shown = show(
+        record, viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
+    )
     assert shown.page.locator("html").get_attribute("data-theme") == scheme
     for tab in TABS:
         shown.page.click(f"#tab-{tab}")
@@ -59,7 +61,9 @@ def test_hover_lights_the_pairs_that_python_names(show, record, unit, token):
     shown = show(record, f"u={unit}&t=5")
     shown.page.hover(f"#r0-t{token}")
     shown.page.locator(".said", has_text=f"{token} «").first.wait_for()
-    lit = shown.page.locator(".lit").evaluate_all("spans => spans.map(span => [span.dataset.i, span.dataset.pair].map(Number))")
+    lit = shown.page.locator(".lit").evaluate_all(
+        "spans => spans.map(span => [span.dataset.i, span.dataset.pair].map(Number))"
+    )
     layer, head = map(int, unit.split("."))
     best = [share.pair for share in record.explain(layer, head, token, most=6).pairs if share.weight >= 0.01]
     assert sorted(lit) == sorted([pair + 1, pair] for pair in best)
@@ -135,7 +139,9 @@ def test_exports_hold_what_is_shown(show, record, tab):
         column = rows[0].index("prediction error")
         for row in rows[1:]:
             layer, unit = map(int, row[0].split("."))
-            assert float(row[column]) == pytest.approx(record.unit_measure("error")[layer, unit].item(), rel=1e-3)
+            assert float(row[column]) == pytest.approx(
+                record.unit_measure("error")[layer, unit].item(), rel=1e-3
+            )
             assert row[0] in words
     if tab == "map":
         seen = torch.tensor([[float(x or "nan") for x in row[2:]] for row in rows[1:]])
@@ -190,7 +196,12 @@ def test_hostile_text_is_text(show, model, tokenizer):
     shown = show(record)
     assert shown.page.locator("#app img, #app script").count() == 0
     text = shown.page.locator(".prose").inner_text().replace("�", "")
-    assert "</script><script>alert(1)</script>" in text and "שלום" in text and "\u202e" not in text and "⟨202E⟩" in text
+    assert (
+        "</script><script>alert(1)</script>" in text
+        and "שלום" in text
+        and "\u202e" not in text
+        and "⟨202E⟩" in text
+    )
     for tab in TABS:
         shown.page.click(f"#tab-{tab}")
     download(shown, "SVG")
@@ -233,7 +244,9 @@ def test_two_records_share_their_scales(show, record, model, tokenizer):
 
 
 def test_in_a_notebook(browser, record, tmp_path):
-    (tmp_path / "cell.html").write_text(f"<!doctype html><title>cell</title>{notebook_html(record)}", encoding="utf-8")
+    (tmp_path / "cell.html").write_text(
+        f"<!doctype html><title>cell</title>{notebook_html(record)}", encoding="utf-8"
+    )
     page = browser.new_page()
     page.goto((tmp_path / "cell.html").as_uri())
     page.frame_locator("iframe").locator("#tab-map").click()
@@ -251,4 +264,7 @@ def test_accessibility(show, record):
         for tab in TABS:
             shown.page.click(f"#tab-{tab}")
             found = shown.page.evaluate("axe.run().then(result => result.violations)")
-            assert [(one["id"], [node["failureSummary"] for node in one["nodes"]]) for one in found] == [], (scheme, tab)
+            assert [(one["id"], [node["failureSummary"] for node in one["nodes"]]) for one in found] == [], (
+                scheme,
+                tab,
+            )
