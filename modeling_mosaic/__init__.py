@@ -1,5 +1,7 @@
 """Memory Mosaics (arXiv 2405.06394) for transformers. Importing this makes the Auto classes know them."""
 
+from importlib import import_module
+
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -23,11 +25,30 @@ AutoModelForCausalLM.register(MosaicConfig, MosaicForCausalLM)
 AutoModelForSequenceClassification.register(MosaicConfig, MosaicForSequenceClassification)
 AutoModelForTokenClassification.register(MosaicConfig, MosaicForTokenClassification)
 
+# What looks into memories is imported when it is asked for: models alone need none of it.
+_LAZY = {
+    "MEASURES": "memory_catalogue",
+    "MemoryEdit": "memory_edit",
+    "MemoryRecord": "memory_record",
+    "record_memories": "memory_record",
+}
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
+    "MEASURES",
+    "MemoryEdit",
+    "MemoryRecord",
     "MosaicConfig",
     "MosaicForCausalLM",
     "MosaicForSequenceClassification",
     "MosaicForTokenClassification",
     "MosaicModel",
     "MosaicPreTrainedModel",
+    "record_memories",
 ]

@@ -16,6 +16,7 @@ EXPERIMENTS = {
     "regbench_data": "regbench.publish",
     "comparison": "comparison.experiment",
     "attention_maps": "attention_maps.experiment",
+    "inspection": "inspection.experiment",
 }
 HELP = """\
 usage: reproduce RECIPE [--option value ...]
