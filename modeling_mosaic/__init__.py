@@ -9,6 +9,7 @@ from transformers import (
 )
 
 from .configuration_mosaic import MosaicConfig
+from .memory_reading import read, read_tokens
 from .modeling_mosaic import (
     MosaicForCausalLM,
     MosaicForSequenceClassification,
@@ -16,6 +17,7 @@ from .modeling_mosaic import (
     MosaicModel,
     MosaicPreTrainedModel,
 )
+from .portable_memory import MosaicMemory, merge
 
 AutoConfig.register("mosaic", MosaicConfig)
 AutoModel.register(MosaicConfig, MosaicModel)
@@ -28,6 +30,10 @@ __all__ = [
     "MosaicForCausalLM",
     "MosaicForSequenceClassification",
     "MosaicForTokenClassification",
+    "MosaicMemory",
     "MosaicModel",
     "MosaicPreTrainedModel",
+    "merge",
+    "read",
+    "read_tokens",
 ]

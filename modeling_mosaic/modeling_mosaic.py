@@ -49,6 +49,7 @@ from .memory_state import (
     LAST_KEY,
     LAST_VALUE,
     PERSISTENT_AVERAGE,
+    holds_memories,
     prepare_cache,
     read_state,
     repeat_over_padding,
@@ -503,7 +504,7 @@ class MosaicModel(MosaicPreTrainedModel):
             )
         if cache is not None:
             prepare_cache(cache, self.config, inputs.shape[0])
-            if self._replays_layers and cache.get_seq_length() > 0:
+            if self._replays_layers and holds_memories(cache):
                 raise ValueError("activation checkpointing in training excludes a cache that holds memories")
 
 
