@@ -20,8 +20,8 @@ FILENAME = "memory.safetensors"
 _CARD = """\
 # {name}
 
-What a [Memory Mosaic](https://arxiv.org/abs/2405.06394) keeps of what it has read, to be continued by the model
-that read it: {description}.
+What a [Memory Mosaic](https://arxiv.org/abs/2405.06394) keeps of what it has read, to be continued by the
+model that read it: {description}.
 
 ```python
 from modeling_mosaic import MosaicMemory

@@ -16,6 +16,8 @@ EXPERIMENTS = {
     "regbench_data": "regbench.publish",
     "comparison": "comparison.experiment",
     "attention_maps": "attention_maps.experiment",
+    "merging_strings": "merging.strings",
+    "merging_texts": "merging.texts",
 }
 HELP = """\
 usage: reproduce RECIPE [--option value ...]
