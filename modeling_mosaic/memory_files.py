@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -128,6 +128,6 @@ def push_memory(
             return os.fspath(dry_run)
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
-        return api.upload_folder(
-            repo_id=repo_id, folder_path=folder, commit_message="Upload memory"
-        ).commit_url
+        # `upload_folder` may make several commits.
+        added = [CommitOperationAdd(file.name, file) for file in sorted(folder.iterdir())]
+        return api.create_commit(repo_id, added, commit_message="Upload memory").commit_url

@@ -282,8 +282,11 @@ class MosaicMemory:
         if source is not None or span is not None:
             raise ValueError("pairs cannot be given together with source or span")
         chosen_N = torch.zeros(len(self), dtype=torch.bool, device=self.keys.device)
+        if isinstance(pairs, Sequence):
+            # An empty tensor would be one of floats.
+            pairs = torch.tensor(pairs, dtype=None if pairs else torch.long)
         try:
-            chosen_N[torch.as_tensor(pairs) if isinstance(pairs, Sequence) else pairs] = True
+            chosen_N[pairs] = True
         except (IndexError, TypeError, RuntimeError) as error:
             raise ValueError(f"pairs: there is no such pair among {len(self):,}: {error}") from error
         return chosen_N
