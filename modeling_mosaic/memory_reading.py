@@ -50,7 +50,7 @@ def read(
             are called by a digest of their tokens.
         after (`MosaicMemory`, *optional*): what has been read before; a single text then follows it.
         batch_size (`int`): texts at a time.
-        progress (`bool`): whether to show a bar.
+        progress (`bool`): whether to show a bar of tokens.
 
     Returns:
         `MosaicMemory`: on the model's device and in its precision.
@@ -88,7 +88,8 @@ def read_tokens(
     after = None if after is None else after.to(model)
     beginning_id = _find_beginning(model)
     memories: list[MosaicMemory | None] = [None] * len(texts)
-    with _evaluating(model), tqdm(total=len(texts), desc="texts", disable=not progress) as bar:
+    num_tokens = sum(len(text.ids) for text in texts)
+    with _evaluating(model), tqdm(total=num_tokens, unit="token", disable=not progress) as bar:
         beginning = None
         if beginning_id is not None:
             beginning = _states_of(_run(model, [[beginning_id]], DynamicCache(config=model.config)), 0)
@@ -98,10 +99,9 @@ def read_tokens(
         for first in range(0, len(order), batch_size):
             numbers = order[first : first + batch_size]
             cache = DynamicCache(config=model.config) if after is None else after.to_cache()
-            _run(model, [texts[number].ids for number in numbers], cache)
+            _run(model, [texts[number].ids for number in numbers], cache, bar)
             for row, number in enumerate(numbers):
                 memories[number] = _take_row(cache, row, texts[number], after, common)
-            bar.update(len(numbers))
     return memories[0] if len(memories) == 1 else merge(memories)
 
 
@@ -141,7 +141,9 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def _run(model: PreTrainedModel, rows: Sequence[Sequence[int]], cache: Cache) -> Cache:
+def _run(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], cache: Cache, bar: tqdm | None = None
+) -> Cache:
     """Feeds rows of any length, padded to the right, into a cache."""
     lengths_B = torch.tensor([len(row) for row in rows])
     ids_BT = torch.zeros(len(rows), lengths_B.max(), dtype=torch.long)
@@ -153,6 +155,8 @@ def _run(model: PreTrainedModel, rows: Sequence[Sequence[int]], cache: Cache) ->
         end = start + CHUNK_SIZE
         # Without the head, which would compute logits.
         model.base_model(ids_BT[:, start:end], attention_mask=mask_BT[:, :end], cache=cache, use_cache=True)
+        if bar is not None:
+            bar.update(int(mask_BT[:, start:end].sum()))
     return cache
 
 

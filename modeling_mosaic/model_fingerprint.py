@@ -21,7 +21,12 @@ def fingerprint(model: PreTrainedModel) -> str:
 
     Returns:
         `str`: 16 hexadecimal digits.
+
+    Raises:
+        ValueError: for a model of another kind.
     """
+    if model.config.model_type != "mosaic":
+        raise ValueError(f"model must be a Memory Mosaic, not {model.config.model_type}")
     body = model.base_model
     digest = hashlib.sha256(repr([float(getattr(body.config, name)) for name in _FIELDS]).encode())
     for name, parameter in sorted(body.named_parameters()):

@@ -11,7 +11,7 @@ FLOORS = (
     {"core"},
     {"stories"},
     {"training"},
-    {"evaluation", "babistories", "benchmark", "three_moons", "regbench"},
+    {"evaluation", "babistories", "benchmark", "three_moons", "regbench", "memories"},
     {"hub", "comparison", "attention_maps", "merging"},
     {"programs"},
 )
