@@ -29,15 +29,16 @@ def files(tmp_path, monkeypatch):
     return ["tom.txt", "anna.md", "more.jsonl"]
 
 
-def save_changed(trained, factor, folder):
-    """The model with its matrices multiplied: what it says then depends on all that it has read."""
+def save_changed(trained, change, folder):
+    """The model with other matrices."""
     model = AutoModelForCausalLM.from_pretrained(trained)
+    torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(factor if parameter.ndim > 1 else 1)
+            parameter.copy_(change(parameter) if parameter.ndim > 1 else parameter)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(trained).save_pretrained(folder)
-    return folder
+    return str(folder)
 
 
 @pytest.fixture
@@ -67,7 +68,8 @@ def test_files_become_one_memory_that_generate_continues(trained, files, expecte
     assert_equal(memory, expected)
     assert repr(memory) in capsys.readouterr().out
     assert sorted(os.listdir()) == ["all.safetensors", *sorted(files)]
-    lively = save_changed(trained, 3, "lively")
+    # What it says depends on all that it has read.
+    lively = save_changed(trained, torch.randn_like, "lively")
     read.main([lively, *files, "--output", "lively.safetensors", "--device", "cpu"])
     for options in ([], ["--num_beams", "2"], ["--num_return_sequences", "2"]):
         argv = [lively, " The dog", "--max_new_tokens", "12", "--device", "cpu", *options]
@@ -126,6 +128,6 @@ def test_wrong_input_is_named(trained, files, tmp_path, read_error):
     assert "tom.txt: damaged, or no memory" in read_error(generate.main, trained, "A", "--memory", "tom.txt")
     assert "none.safetensors" in read_error(generate.main, trained, "A", "--memory", "none.safetensors")
     run(trained, files)
-    other = save_changed(trained, 1.01, tmp_path / "other")
+    other = save_changed(trained, lambda matrix: 1.01 * matrix, tmp_path / "other")
     error = read_error(generate.main, other, "A", "--memory", "all.safetensors")
     assert "this memory was read by another model" in error
