@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from .bounded_cache import BoundedCache
 from .configuration_mosaic import MosaicConfig
 from .modeling_mosaic import (
     MosaicForCausalLM,
@@ -24,6 +25,7 @@ AutoModelForSequenceClassification.register(MosaicConfig, MosaicForSequenceClass
 AutoModelForTokenClassification.register(MosaicConfig, MosaicForTokenClassification)
 
 __all__ = [
+    "BoundedCache",
     "MosaicConfig",
     "MosaicForCausalLM",
     "MosaicForSequenceClassification",
