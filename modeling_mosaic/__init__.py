@@ -10,6 +10,7 @@ from transformers import (
 
 from .bounded_cache import BoundedCache
 from .configuration_mosaic import MosaicConfig
+from .memory_search import SearchedCache
 from .modeling_mosaic import (
     MosaicForCausalLM,
     MosaicForSequenceClassification,
@@ -32,4 +33,5 @@ __all__ = [
     "MosaicForTokenClassification",
     "MosaicModel",
     "MosaicPreTrainedModel",
+    "SearchedCache",
 ]

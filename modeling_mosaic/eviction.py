@@ -1,10 +1,11 @@
 """Policies of bounded memories: which pairs stay when there is no room for all.
 
-A policy scores pairs, and those with the largest scores stay. There are no positions in a memory, so that each
-unit can choose for itself and nothing else changes when a pair goes. Weights are those that the memory has just
-computed to answer: w_ti is the softmax weight that query t gives to pair i.
+A policy scores pairs, and those with the largest scores stay. There are no positions in a memory, so that
+each unit can choose for itself and nothing else changes when a pair goes. Weights are those that the memory
+has just computed to answer: w_ti is the softmax weight that query t gives to pair i.
 
-Shapes: B batch, H heads, T queries, S slots in the order of time, N numbers that a policy keeps for each slot.
+Shapes: B batch, H heads, T queries, S slots in the order of time, N numbers that a policy keeps for each
+slot.
 """
 
 import torch
@@ -45,8 +46,8 @@ class EvictionPolicy:
 
         Args:
             state_BHNS (`torch.Tensor`): what it noted before; 0 for pairs that are new.
-            weight_BHTS (`torch.Tensor`): weights, 0 for pairs that a query does not see. The last query sees all
-                slots, the one before it all but the last one, and so on.
+            weight_BHTS (`torch.Tensor`): weights, 0 for pairs that a query does not see. The last query sees
+                all slots, the one before it all but the last one, and so on.
             visible_BHS (`torch.BoolTensor`): False for slots that hold no pair.
             recall_BT (`torch.BoolTensor`): False for queries that ask nothing: padding, or empty memories.
         """
@@ -68,8 +69,8 @@ class EvictionPolicy:
 class LeastRecentlyUsed(EvictionPolicy):
     """Evicts the pair that has gone unused for longest, as the discussion of the paper proposes.
 
-    A pair is used when it is stored, and when a query gives it its fair share of weight or more: 1 / number of
-    pairs that the query sees.
+    A pair is used when it is stored, and when a query gives it its fair share of weight or more: 1 / number
+    of pairs that the query sees.
     """
 
     num_states = 1
@@ -109,8 +110,9 @@ class AccumulatedWeight(EvictionPolicy):
 class WindowWeights(EvictionPolicy):
     """SnapKV (arXiv 2404.14469): sum of w_ti over the last queries, averaged over neighbours in time.
 
-    The pairs of these queries stay too. There are 32 of them, or half of the pairs that stay if that is less, but
-    for one query that always votes. The paper evicts once, after the prompt; here it goes on with the text.
+    The pairs of these queries stay too. There are 32 of them, or half of the pairs that stay if that is less,
+    but for one query that always votes. The paper evicts once, after the prompt; here it goes on with the
+    text.
     """
 
     def __init__(self, max_pairs: int):
@@ -129,7 +131,7 @@ class WindowWeights(EvictionPolicy):
 
 
 class LastWeights(EvictionPolicy):
-    """TOVA (arXiv 2401.06104): w_ti of the last query, mean over heads, so that a layer keeps one set of pairs."""
+    """TOVA (arXiv 2401.06104): w_ti of the last query, mean over heads: a layer keeps one set of pairs."""
 
     num_states = 1
 

@@ -24,7 +24,7 @@ class ListedPair:
 
 
 class ListedLayer:
-    """The memories of a layer for one row, as lists of pairs: the definitions of the policies, word by word."""
+    """The memories of a layer for one row, as lists of pairs: the policies as they are defined."""
 
     def __init__(self, num_heads, policy, max_pairs, chunk_size):
         self.pairs_H = [[] for _ in range(num_heads)]
@@ -68,7 +68,10 @@ class ListedLayer:
         if self.policy == "tova":
             last = self.queries[-1:]
             # All heads hold the pairs of the same tokens.
-            return [sum(pair.weights.get(t, 0) for pair in same for t in last) for same in zip(*self.pairs_H)]
+            return [
+                sum(pair.weights.get(t, 0) for pair in same for t in last)
+                for same in zip(*self.pairs_H, strict=True)
+            ]
         if self.policy == "snapkv":
             window = min(32, n // 2)
             voters = self.queries[-max(1, window) :]

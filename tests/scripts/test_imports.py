@@ -12,7 +12,7 @@ FLOORS = (
     {"stories"},
     {"training"},
     {"evaluation", "babistories", "benchmark", "three_moons", "regbench"},
-    {"hub", "comparison", "attention_maps"},
+    {"hub", "comparison", "attention_maps", "bounding", "searching"},
     {"programs"},
 )
 

@@ -16,6 +16,8 @@ EXPERIMENTS = {
     "regbench_data": "regbench.publish",
     "comparison": "comparison.experiment",
     "attention_maps": "attention_maps.experiment",
+    "bounding": "bounding.experiment",
+    "searching": "searching.experiment",
 }
 HELP = """\
 usage: reproduce RECIPE [--option value ...]
