@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from modeling_mosaic.memory_search import BLOCK_SIZE
+from modeling_mosaic.memory_search import BLOCK_SIZE, import_faiss
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import write_arrays
 from mosaic_lab.core.fingerprint import hash_texts, hash_weights
@@ -27,6 +27,10 @@ def plan_runs(searching: SearchingArguments, data: DataArguments) -> list[Run]:
     Raises:
         InputError: for models or data that cannot be used.
     """
+    try:
+        import_faiss()
+    except ImportError as error:
+        raise InputError(str(error)) from error
     models, tokenizer = load_models(searching.models, "cpu", "float32")
     check_context(models, data.block_size)
     train, stories = load_stories(data)

@@ -16,7 +16,7 @@ class SearchingArguments:
         default_factory=list,
         metadata={
             "help": "Folders, patterns of folders such as 'runs/mosaic-*', or Hub ids of trained models, "
-            "mosaics and GPT-2. Mosaics of one layer, which alone read fast enough, get memories of all sizes."
+            "mosaics and GPT-2. Mosaics of one layer, which alone read fast enough, get long memories too."
         },
     )
     output_dir: str = field(

@@ -5,12 +5,12 @@ Shapes: N pairs, Q queries, L clusters, D head size, H heads, U units of all lay
 
 import math
 
-import faiss
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from modeling_mosaic.compatibility import CACHE_NAME
+from modeling_mosaic.memory_search import NUM_ROUNDS, SAMPLES_PER_CLUSTER, import_faiss
 
 # Of the attention mass, and of the nearest pairs.
 WANTED, NUM_NEAREST = 0.95, 100
@@ -66,7 +66,8 @@ def measure_scan(query_QD: torch.Tensor, key_ND: torch.Tensor) -> dict[str, floa
     """
     key_ND, query_QD = (states.contiguous().float() for states in (key_ND, query_QD))
     num_clusters = int(2 * math.sqrt(len(key_ND)))
-    clustering = faiss.Kmeans(key_ND.shape[1], num_clusters, niter=10, seed=0, max_points_per_centroid=64)
+    options = {"niter": NUM_ROUNDS, "max_points_per_centroid": SAMPLES_PER_CLUSTER, "seed": 0}
+    clustering = import_faiss().Kmeans(key_ND.shape[1], num_clusters, min_points_per_centroid=1, **options)
     clustering.train(key_ND.numpy())
     centre_LD = torch.from_numpy(clustering.centroids)
     cluster_N = torch.from_numpy(clustering.assign(key_ND.numpy())[1]).long()
