@@ -28,7 +28,7 @@ def window_losses(model: PreTrainedModel, ids_BT: np.ndarray, window: int, batch
     """Losses of a transformer with a sliding window, in nats, float32 `(rows, time - 1)`.
 
     The window of `window` tokens, the predicted one included, moves by an eighth of its size and is read anew
-    each time, with positions from 0. So tokens see the 7/8 `window` to `window` tokens before them.
+    each time, with positions from 0. What a token sees is 7/8 of a window at least.
     """
     time, stride = ids_BT.shape[1], max(1, int(window * STRIDE))
     losses_BT = np.empty((len(ids_BT), time - 1), dtype=np.float32)

@@ -68,14 +68,14 @@ def test_wrong_options(trained, gpt2, tmp_path, read_error):
 
 
 def test_windows_see_what_they_should(gpt2):
-    """Each token is predicted from the last 28 to 31 tokens, read with positions from 0, or from all."""
+    """Each token is predicted from the 28 to 31 tokens before it, read with positions from 0, or from all."""
     model = AutoModelForCausalLM.from_pretrained(gpt2).eval()
     ids_BT = np.random.default_rng(0).integers(0, 320, (2, 75))
     losses_BT = window_losses(model, ids_BT, window=32, batch_size=3)
     whole_BT = token_losses(model, ids_BT[:, :32])
     np.testing.assert_allclose(losses_BT[:, :31], whole_BT, rtol=1e-4)
     for place in range(31, 74):
-        starts = range(place - 31, place - 27)
+        starts = range(place - 30, place - 26)
         expected = [
             token_losses(model, ids_BT[:, start : place + 2])[:, -1] for start in starts if start >= 0
         ]
