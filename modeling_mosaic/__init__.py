@@ -8,8 +8,10 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from .bounded_cache import BoundedCache
 from .configuration_mosaic import MosaicConfig
 from .memory_reading import read, read_tokens
+from .memory_search import SearchedCache
 from .modeling_mosaic import (
     MosaicForCausalLM,
     MosaicForSequenceClassification,
@@ -26,6 +28,7 @@ AutoModelForSequenceClassification.register(MosaicConfig, MosaicForSequenceClass
 AutoModelForTokenClassification.register(MosaicConfig, MosaicForTokenClassification)
 
 __all__ = [
+    "BoundedCache",
     "MosaicConfig",
     "MosaicForCausalLM",
     "MosaicForSequenceClassification",
@@ -33,6 +36,7 @@ __all__ = [
     "MosaicMemory",
     "MosaicModel",
     "MosaicPreTrainedModel",
+    "SearchedCache",
     "merge",
     "read",
     "read_tokens",

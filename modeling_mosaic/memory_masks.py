@@ -69,8 +69,10 @@ def create_memory_masks(
         keep_BS = F.pad(keep_BS, (front, 0), value=True)
     if keep_BS is not None and not is_static and is_without_effect(keep_BS, cache):
         keep_BS = None
+    # A cache that answers by itself, as `BoundedCache` does, knows its slots.
+    answers = hasattr(cache, "answer")
     masks = MemoryMasks(slots=None, recall=None, keep=None, start=None, cu_seq_lens=None)
-    if keep_BS is None and not is_static and has_causal_kernel(config, seen, time):
+    if keep_BS is None and not is_static and not answers and has_causal_kernel(config, seen, time):
         return masks
     if keep_BS is None:
         slot_S = torch.arange(count_slots(config, cache, time), device=inputs_embeds.device)
@@ -85,6 +87,8 @@ def create_memory_masks(
             masks["recall"], masks["keep"] = (
                 masks[name].clone(memory_format=torch.contiguous_format) for name in ("recall", "keep")
             )
+    if answers:
+        return masks
     masks["slots"] = create_causal_mask(config, inputs_embeds, slots_BS, cache, allow_is_causal_skip=False)
     return masks
 

@@ -12,7 +12,7 @@ FLOORS = (
     {"stories"},
     {"training"},
     {"evaluation", "babistories", "benchmark", "three_moons", "regbench", "memories"},
-    {"hub", "comparison", "attention_maps", "merging"},
+    {"hub", "comparison", "attention_maps", "merging", "bounding", "searching"},
     {"programs"},
 )
 

@@ -18,6 +18,8 @@ EXPERIMENTS = {
     "attention_maps": "attention_maps.experiment",
     "merging_strings": "merging.strings",
     "merging_texts": "merging.texts",
+    "bounding": "bounding.experiment",
+    "searching": "searching.experiment",
 }
 HELP = """\
 usage: reproduce RECIPE [--option value ...]
