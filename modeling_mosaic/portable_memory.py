@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from .configuration_mosaic import MosaicConfig
+from .eviction import make_policy
 from .memory_files import STATES, load_memory, push_memory, save_memory
 from .memory_state import CONTEXTUAL_AVERAGE, PERSISTENT_AVERAGE
 from .model_fingerprint import fingerprint
@@ -225,6 +226,35 @@ class MosaicMemory:
         if pairs is not None:
             return self._select(self._index(source, span, pairs))
         return self._without(~self._are_in(source, span) & (self.tokens[..., NUMBER] >= 0))
+
+    def compress(self, num_pairs: int, policy: str = "keydiff") -> "MosaicMemory":
+        """At most so many pairs, which a policy of `eviction.py` chooses.
+
+        A memory holds the same pairs in all its units, so that they can be traced and forgotten. Hence each
+        unit ranks all pairs by the policy's score, and those with the best mean rank stay. A bounded cache
+        (`BoundedCache`) lets each unit keep pairs of its own, and has policies that need weights, which are
+        not stored here.
+
+        Args:
+            num_pairs (`int`): bound on the pairs.
+            policy (`str`): "keydiff", pairs with unusual keys; or "recent", the last ones in the order of
+                reading.
+
+        Raises:
+            ValueError: for another policy, or a bound below 1.
+        """
+        chooser = make_policy(policy, num_pairs)
+        if chooser.num_states:
+            raise ValueError(f"policy {policy!r} needs the weights of queries, which a memory does not hold")
+        if len(self) <= num_pairs:
+            return self
+        # Layers take the place of rows.
+        visible_LHN = torch.ones(self.keys.shape[:3], dtype=torch.bool, device=self.keys.device)
+        noted_LH0N = self.keys.new_zeros(*self.keys.shape[:2], 0, len(self))
+        score_LHN = chooser.score(noted_LH0N, self.keys, visible_LHN)
+        rank_LHN = score_LHN.argsort(stable=True).argsort()
+        best = rank_LHN.float().mean((0, 1)).argsort(stable=True)[-num_pairs:]
+        return self.keep(pairs=best)
 
     def end_text(self) -> "MosaicMemory":
         """Ends the last text: what comes next is a text of its own, which begins with its usual token.

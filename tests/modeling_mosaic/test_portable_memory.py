@@ -379,6 +379,23 @@ def test_emptied_memories_continue_as_if_only_the_beginning_had_been_read(model,
     assert len(read_tokens(model, [draw_text(Random(0), "a", 3)], after=emptied)) == 3
 
 
+def test_compressing_keeps_recent_pairs_or_unusual_keys(model, take):
+    memory, _ = take(14, 9)
+    recent = memory.compress(8, "recent")
+    assert torch.equal(recent.keys, memory.keys[:, :, -8:])
+    units = torch.nn.functional.normalize(memory.keys, dim=-1)
+    likeness = torch.nn.functional.cosine_similarity(units, units.mean(2, keepdim=True), dim=-1)
+    rank = likeness.flatten(0, 1).argsort(1).argsort(1).double().mean(0)
+    kept = rank.argsort()[:6].sort().values
+    unusual = memory.compress(6, "keydiff")
+    assert torch.equal(unusual.keys, memory.keys[:, :, kept])
+    assert torch.equal(unusual.tokens[:-1], memory.tokens[kept])
+    assert memory.compress(len(memory)) is memory
+    torch.testing.assert_close(
+        continue_after(model, memory.compress(6), [5]), continue_after(model, memory.keep(pairs=kept), [5])
+    )
+
+
 def test_repr_and_sums(take):
     memory, _ = take(5, 4)
     assert len(memory) == 7
@@ -422,6 +439,9 @@ REFUSED = {
     "unknown pair": (lambda m, memory: memory.forget(pairs=[99]), "no such pair among 7"),
     "pairs of a source": (lambda m, memory: memory.keep("text 0", pairs=[1]), "together with source or span"),
     "same name": (lambda m, memory: memory.rename("text 0", "text 1"), "different names"),
+    "bound of 0": (lambda m, memory: memory.compress(0), "at least 1, not 0"),
+    "unknown policy": (lambda m, memory: memory.compress(2, "fifo"), "policy must be one of recent"),
+    "policy of weights": (lambda m, memory: memory.compress(2, "h2o"), "'h2o' needs the weights of queries"),
     "NaN": (lambda m, memory: replace(memory, keys=memory.keys / 0), "keys of this memory are NaN"),
     "infinite state": (
         lambda m, memory: replace(memory, states=tuple(state / 0 for state in memory.states)),
