@@ -25,11 +25,18 @@ AutoModelForCausalLM.register(MosaicConfig, MosaicForCausalLM)
 AutoModelForSequenceClassification.register(MosaicConfig, MosaicForSequenceClassification)
 AutoModelForTokenClassification.register(MosaicConfig, MosaicForTokenClassification)
 
-# What looks into memories is imported when it is asked for: models alone need none of it.
+# What looks into memories, keeps, bounds and searches them is imported when it is asked for: models alone need
+# none of it.
 _LAZY = {
+    "BoundedCache": "bounded_cache",
     "MEASURES": "memory_catalogue",
     "MemoryEdit": "memory_edit",
     "MemoryRecord": "memory_record",
+    "MosaicMemory": "portable_memory",
+    "SearchedCache": "memory_search",
+    "merge": "portable_memory",
+    "read": "memory_reading",
+    "read_tokens": "memory_reading",
     "record_memories": "memory_record",
 }
 
@@ -41,14 +48,11 @@ def __getattr__(name: str):
 
 
 __all__ = [
-    "MEASURES",
-    "MemoryEdit",
-    "MemoryRecord",
     "MosaicConfig",
     "MosaicForCausalLM",
     "MosaicForSequenceClassification",
     "MosaicForTokenClassification",
     "MosaicModel",
     "MosaicPreTrainedModel",
-    "record_memories",
+    *_LAZY,
 ]

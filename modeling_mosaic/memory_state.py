@@ -17,6 +17,16 @@ from .configuration_mosaic import MosaicConfig
 CONTEXTUAL_AVERAGE, LAST_KEY, LAST_VALUE, PERSISTENT_AVERAGE = range(4)
 
 
+def slots_in_front(cache: Cache | None) -> int:
+    """Slots of a memory that was put in front of a text: no tokens of it, and not in `get_seq_length`."""
+    return getattr(cache, "num_slots_in_front", 0)
+
+
+def holds_memories(cache: Cache | None) -> bool:
+    """Whether a cache has seen any token, or has a memory in front of the text."""
+    return cache is not None and cache.get_seq_length() + slots_in_front(cache) > 0
+
+
 def read_state(cache: Cache | None, layer_idx: int, state_idx: int, num_heads: int) -> torch.Tensor | None:
     """The cached state `(batch, heads, 1, head_dim)` after the last token seen, `None` if there was none.
 

@@ -50,6 +50,7 @@ from .memory_state import (
     LAST_KEY,
     LAST_VALUE,
     PERSISTENT_AVERAGE,
+    holds_memories,
     prepare_cache,
     read_state,
     repeat_over_padding,
@@ -183,7 +184,11 @@ class MosaicContextualMemory(nn.Module):
             i is pair i.
         """
         query_BHTD, key_BHSD, value_BHSD, num_empty = self.store(hidden_states, masks, cache)
-        recalled_BTHD, weights = self.recall(query_BHTD, key_BHSD, value_BHSD, num_empty, masks, **kwargs)
+        if hasattr(cache, "answer"):
+            # It bounds or searches what it stores.
+            recalled_BTHD, weights = cache.answer(query_BHTD, masks, self.layer_idx)
+        else:
+            recalled_BTHD, weights = self.recall(query_BHTD, key_BHSD, value_BHSD, num_empty, masks, **kwargs)
         recalled = self.o_proj(recalled_BTHD.reshape(-1, hidden_states.shape[-1])).view(hidden_states.shape)
         return self.dropout(recalled) if self.training else recalled, weights
 
@@ -506,7 +511,7 @@ class MosaicModel(MosaicPreTrainedModel):
             )
         if cache is not None:
             prepare_cache(cache, self.config, inputs.shape[0])
-            if self._replays_layers and cache.get_seq_length() > 0:
+            if self._replays_layers and holds_memories(cache):
                 raise ValueError("activation checkpointing in training excludes a cache that holds memories")
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
-from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicMemory
 from mosaic_lab.attention_maps.report import AVERAGES
 from mosaic_lab.attention_maps.report import group as group_maps
 from mosaic_lab.comparison.report import group_runs, losses_of, name_of
@@ -59,6 +60,41 @@ def test_examples(demo, run_examples, capsys):
         for model in (MosaicForCausalLM(names["config"]), names["trainer"].model.eval())
     )
     assert trained < untrained - 1
+
+
+def test_the_story_of_memories(run_examples, capsys):
+    names = run_examples("docs/memories.md", "## A story")
+    shown = capsys.readouterr().out
+    tom, anna, memory = (names[name] for name in ("tom", "anna", "memory"))
+    # At first, all of both books; at last, Tom's without what is about the colour of his boat.
+    assert f"{{'tom': {len(tom)}, 'anna': {len(anna)}}}" in shown
+    assert memory.sources == ("tom",)
+    held = [(token.start, token.end) for pair in range(len(memory)) for token in memory.where(pair)]
+    start, end = names["start"], names["start"] + len("blue")
+    assert 0 < len(memory) < len(tom) and not any(a < end and b > start for a, b in held)
+    assert f"{len(memory)} pairs are left of {len(tom)}" in shown
+    assert (
+        names["answer"].shape
+        == names["asked_again"].shape
+        == (1, names["question"]["input_ids"].shape[1] + 10)
+    )
+    uploaded = Path(names["folder"], "memory.safetensors")
+    with safe_open(uploaded, "pt") as file:
+        assert file.metadata()["version"] == "1"
+    assert torch.equal(MosaicMemory.load(uploaded).keys, memory.keys)
+
+
+def test_the_answer_depends_on_what_is_in_memory(run_examples):
+    """In the story, with larger weights: the logits after the question change with each act."""
+    names = run_examples("docs/memories.md", "## A story")
+    ids, model = names["question"]["input_ids"], names["model"]
+    memories = [names["tom"], names["tom"] + names["anna"], names["memory"], None]
+    with torch.no_grad():
+        logits = [
+            model(ids, cache=None if each is None else each.end_text().to_cache()).logits for each in memories
+        ]
+    for number, one in enumerate(logits):
+        assert all(not torch.allclose(one, other, atol=1e-4) for other in logits[:number])
 
 
 def test_links_lead_somewhere(pages):
