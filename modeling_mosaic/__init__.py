@@ -25,8 +25,8 @@ AutoModelForCausalLM.register(MosaicConfig, MosaicForCausalLM)
 AutoModelForSequenceClassification.register(MosaicConfig, MosaicForSequenceClassification)
 AutoModelForTokenClassification.register(MosaicConfig, MosaicForTokenClassification)
 
-# What looks into memories, keeps, bounds and searches them is imported when it is asked for: models alone need
-# none of it.
+# What looks into memories, keeps, bounds and searches them is imported when it is asked for: models need none
+# of it.
 _LAZY = {
     "BoundedCache": "bounded_cache",
     "MEASURES": "memory_catalogue",
