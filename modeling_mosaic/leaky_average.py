@@ -1,7 +1,6 @@
 """The leaky average of keys (arXiv 2405.06394, equation 7), by recurrence and by chunks.
 
-Shapes: B batch, H heads, T time, D head size. Time is cut into S groups of N chunks of Q steps. In elapsed
-times b is B, or 1 where all rows have the same, and a 1 stands for one step, the last.
+Shapes: B batch, H heads, T time, D head size. Time is cut into S groups of N chunks of Q steps.
 """
 
 from typing import NamedTuple

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicMemory
 from mosaic_lab.attention_maps.report import AVERAGES
 from mosaic_lab.attention_maps.report import group as group_maps
+from mosaic_lab.benchmark.report import compute_ratios
 from mosaic_lab.comparison.report import group_runs, losses_of, name_of
 from mosaic_lab.regbench.report import choose_best
 from mosaic_lab.three_moons.report import summarise
@@ -219,14 +220,19 @@ def test_the_sample_is_described_once():
 
 
 def test_numbers_of_operations():
-    result = load("benchmark", "2026-11-24-operations.json")
-    counts, ratios = result["operations"], result["times"]["ratios"]
-    assert len(rows("docs/speed.md", "## Operations")) == 2 + len(counts) + len(ratios)
-    for name, numbers in ratios.items():
-        check(row("docs/speed.md", "## Operations", name), list(numbers.values()), name)
-    for name, numbers in counts.items():
-        shown = row("docs/speed.md", "## Operations", name)
-        check(shown, [*numbers.values(), numbers["mosaic"] / numbers["GPT-2"]], name)
+    (path,) = (ROOT / "results" / "benchmark").glob("*-operations-*.json")
+    cells = {cell["name"].removesuffix("-eager"): cell for cell in json.loads(path.read_text())["cells"]}
+    shown = {
+        "a decoded token, one row": "operations-decode-64+2-batch1",
+        "a decoded token, eight rows": "operations-decode-64+2-batch8",
+        "prefill of 512 tokens": "operations-prefill-512-batch1",
+        "training step, 512 tokens": "operations-train-512-batch1",
+    }
+    assert [cells[0] for cells in rows("docs/speed.md", "## Operations")[1:]] == list(shown)
+    for label, name in shown.items():
+        counts = cells[name]["operations"]
+        numbers = [counts["mosaic"], counts["gpt2"], counts["mosaic"] / counts["gpt2"]]
+        check(row("docs/speed.md", "## Operations", label), numbers, name)
 
 
 def test_numbers_of_other_text():
@@ -309,12 +315,28 @@ def test_numbers_of_speed():
     for size in ("small", "medium"):
         (path,) = (ROOT / "results" / "benchmark").glob(f"*-cpu-{size}-*.json")
         records[size] = json.loads(path.read_text())
-    assert row("docs/speed.md", heading, "mosaic / GPT-2, but for the last two") == list(records)
-    # The record of 2026-11-22 lists what the table shows, in this order.
-    table = [cells[1:] for cells in rows("docs/speed.md", heading)[1:]]
-    for column, record in enumerate(records.values()):
-        values = [target["value"] for target in record["targets"]]
-        check([cells[column] for cells in table], values, record["recipe"])
+    assert row("docs/speed.md", heading, "mosaic / GPT-2") == list(records)
+    shown = {
+        "training step, T = 512": ("time", "train", 512, 0, None),
+        "prefill, T = 512": ("time", "prefill", 512, 0, 1),
+        "prefill, T = 2,048": ("time", "prefill", 2048, 0, 1),
+        "time per new token after 64, batch 1": ("time", "decode", 64, None, 1),
+        "the same, batch 8": ("time", "decode", 64, None, 8),
+        "peak memory of a training step": ("memory", "train", 512, 0, None),
+    }
+    fields = ("measure", "task", "context", "new_tokens", "batch")
+    assert [cells[0] for cells in rows("docs/speed.md", heading)[1:]] == list(shown)
+    for label, wanted in shown.items():
+        values = []
+        for record in records.values():
+            (cell,) = (
+                cell
+                for cell in record["cells"]
+                if cell["execution"] == "eager"
+                and all(w in (None, cell[f]) for f, w in zip(fields, wanted, strict=True))
+            )
+            values.append(compute_ratios(cell)["mosaic / GPT-2"])
+        check(row("docs/speed.md", heading, label), values, label)
 
 
 def test_numbers_of_presets():
