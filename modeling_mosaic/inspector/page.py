@@ -18,7 +18,7 @@ from ..memory_catalogue import LEADING, MEASURES
 from .packs import as_base64, pack_record
 
 FOLDER = Path(__file__).parent
-# Larger pages are slow to send and to open. What is left out, the page reads from a record file dropped on it.
+# Larger pages are slow to send and to open. What is left out is read from a record file dropped on the page.
 MAX_BYTES = 9_500_000
 
 
