@@ -115,8 +115,8 @@ def format_predictions(runs: Runs) -> str:
     ]
     return (
         "Claim 1. Do values say what a memory seeks to predict? AUC: the true next token's target is nearer "
-        "to the answer than another token's (0.5: chance); of GPT-2s, of the first layer's heads and the next "
-        "token's value. The last two columns are rank correlations over units.\n\n" + table(head, rows)
+        "to the answer than another token's (0.5: chance); of GPT-2s, of the first layer's heads and the "
+        "next token's value. The last two columns are rank correlations over units.\n\n" + table(head, rows)
     )
 
 
@@ -249,9 +249,9 @@ def format_novelty(runs: Runs) -> str:
     head += [f"{what}, {kind}" for what in ("cost", "logit") for kind in KINDS]
     return (
         "Claim 11. Do contextual and persistent memories share the work by novelty? Familiar: training has "
-        "the four tokens that the next one completes; repeated: it has not, but the row has the last two. Cost: "
-        "of replacing all units of a kind by their means; logit: their direct part of the next token's, above "
-        "the mean.\n\n" + table(head, rows)
+        "the four tokens that the next one completes; repeated: it has not, but the row has the last two. "
+        "Cost: of replacing all units of a kind by their means; logit: their direct part of the next token's, "
+        "above the mean.\n\n" + table(head, rows)
     )
 
 
