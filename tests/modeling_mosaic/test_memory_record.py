@@ -443,3 +443,10 @@ print(peak() - before)
     )
     # In KiB. Weights of a layer alone would be 8 units * 4096^2 * 4 bytes.
     assert long < 2.5 * short and long < 8 * 4096**2 * 4 / 1024
+
+
+def test_examples_of_the_docs(run_examples, capsys):
+    names = run_examples("docs/inspector.md", "## Record a text")
+    assert "of the answer" in capsys.readouterr().out
+    run_examples("docs/inspector.md", "## Change memories while the model runs", **names)
+    assert "Once upon a time there was a" in capsys.readouterr().out
