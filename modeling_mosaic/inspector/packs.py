@@ -25,6 +25,8 @@ FIRST_MEASURES = (
 )
 # Measures and units that have their place before the strongest pairs of all units.
 MEASURES_BEFORE_PAIRS, UNITS_BEFORE_PAIRS = 3, 3
+# How many of the strongest pairs of a unit and token, the more the better.
+PAIRS = (8, 4, 2)
 MODEL = (
     "token_ids",
     "loss",
@@ -83,7 +85,12 @@ def pack_record(record, units: str | Iterable, room: int) -> Packs:
     add_measures(measures[:MEASURES_BEFORE_PAIRS])
     add_units(wanted[:UNITS_BEFORE_PAIRS])
     if left and (units != "auto" or packs.room < _size_of_units(record)):
-        next((n for n in (8, 4, 2) if packs.add("pairs", _strongest(record, n), room=packs.room)), None)
+        pairs = _strongest(record, max(PAIRS))
+        for count in PAIRS:
+            if packs.add(
+                "pairs", {name: array[..., :count] for name, array in pairs.items()}, room=packs.room
+            ):
+                break
     packs.add("readout", {name: _half(record.tensors[name]) for name in READOUT}, room=packs.room)
     add_measures(measures[MEASURES_BEFORE_PAIRS:])
     add_units(wanted[UNITS_BEFORE_PAIRS:])
