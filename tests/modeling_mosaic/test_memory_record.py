@@ -375,7 +375,7 @@ def test_texts(make_model, tokenizer):
     record = record_memories(model, tokenizer, text)
     assert record.text == text and len(record.tokens) == len(record.tensors["token_ids"])
     for (start, end), token in zip(record.offsets, record.tokens, strict=True):
-        assert token in ("\N{REPLACEMENT CHARACTER}", text[start:end])
+        assert token == text[start:end] or token.endswith("\N{REPLACEMENT CHARACTER}")
     again = record_memories(model, tokenizer, record.tensors["token_ids"].tolist())
     assert (again.text, again.offsets, again.tokens) == (text, record.offsets, record.tokens)
     pair = record.explain(0, 0, len(record.tokens) - 2).pairs[0]
