@@ -81,7 +81,7 @@ def _page(records: list, units: str | Iterable, serve: bool, max_bytes: int) -> 
         "catalogue": as_base64(json.dumps(catalogue).encode()),
         "packs": "\n".join(packs),
         # Last, as a name may look like a place to fill.
-        "title": html.escape("Memories of " + " and ".join(one.model_name for one in records)),
+        "title": html.escape("Memories of " + " and ".join(Path(one.model_name).name for one in records)),
     }
     page = (FOLDER / "page.html").read_text()
     for name, text in parts.items():

@@ -119,9 +119,9 @@ def test_a_link_restores_the_view_in_a_fresh_page(show, record):
             assert page.locator(place).first.inner_text() == fresh.locator(place).first.inner_text(), tab
 
 
-def download(shown, label):
+def download(shown, label, part=".top"):
     with shown.page.expect_download() as caught:
-        shown.page.click(f".top button:text-is('{label}')")
+        shown.page.click(f"{part} button:text-is('{label}')")
     return Path(caught.value.path()).read_bytes()
 
 
@@ -136,6 +136,10 @@ def test_exports_hold_what_is_shown(show, record):
         image = Image.open(io.BytesIO(download(shown, "PNG"))).convert("RGB")
         assert len({len(row) for row in tables[tab]}) == 1 and len(tables[tab]) > 1
         assert image.width > 400 and len(image.getcolors(1 << 24)) > 10
+    written = csv.reader(io.StringIO(download(shown, "CSV", ".textPanel").decode("utf-8-sig")))
+    assert [row[1] for row in written][1:] == record.tokens
+    drawn = ElementTree.fromstring(download(shown, "SVG", ".textPanel"))
+    assert "".join(drawn.itertext()) == "".join(record.tokens)
     head, *rows = tables["units"]
     for row in rows:
         layer, unit = map(int, row[0].split("."))
