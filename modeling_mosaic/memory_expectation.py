@@ -14,8 +14,9 @@ Tensors = dict[str, torch.Tensor]
 QUERY_BLOCK = 256
 # Tokens of the vocabulary whose scores are held at a time.
 VOCABULARY_BLOCK = 4096
-# In deeper layers, candidates for the next token are tried at this many places, this many at each.
-NUM_PLACES, NUM_CANDIDATES = 32, 32
+# In deeper layers, candidates for the next token are tried at this many places, this many at each, and not
+# further back, as each needs a copy of what the memories hold until there.
+NUM_PLACES, NUM_CANDIDATES, LAST_PLACE = 32, 32, 512
 
 
 def expect_first(
@@ -53,7 +54,8 @@ def expect_first(
 
 def choose_places(num_tokens: int) -> list[int]:
     """The queries, spread over the text, at which candidates are tried in deeper layers."""
-    return torch.linspace(1, num_tokens - 2, NUM_PLACES).long().unique().tolist() if num_tokens > 2 else []
+    last = min(num_tokens - 2, LAST_PLACE)
+    return torch.linspace(1, last, NUM_PLACES).long().unique().tolist() if last > 0 else []
 
 
 def expect_deeper(heard: Trace, asked: list[Tensors]) -> torch.Tensor:

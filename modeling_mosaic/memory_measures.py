@@ -250,12 +250,6 @@ def candidate_scores(
     return ((answer_TD * known_TD).sum(-1, keepdim=True) + answer_TD @ news_KD.mT) / length_TK
 
 
-def rank_of(scores_TK: torch.Tensor, actual_T: torch.Tensor) -> torch.Tensor:
-    """1 + candidates that score higher than the actual one + half of the ties, `(..., time)`."""
-    own_T1 = scores_TK.gather(-1, actual_T.expand(scores_TK.shape[:-1])[..., None])
-    return 0.5 + (scores_TK > own_T1).sum(-1) + 0.5 * (scores_TK == own_T1).sum(-1)
-
-
 def auc_of(scores_TK: torch.Tensor, actual_T: torch.Tensor, frequency_K: torch.Tensor) -> torch.Tensor:
     """Probability that the actual candidate scores above another, drawn by frequency, `(..., time)`.
 

@@ -55,10 +55,19 @@ def summarise(heard: Trace, ablate: bool) -> Summary:
     summary, config = Summary(), heard.model.config
     summary.tensors, readout = read_text(heard)
     passes = config.num_hidden_layers * (config.num_attention_heads + config.num_persistent_heads)
-    bar = tqdm(total=config.num_hidden_layers + ablate * passes, desc="recording", leave=False, disable=None)
+    total = config.num_hidden_layers + ablate * passes
+    with tqdm(total=total, desc="recording", leave=False, disable=None) as bar:
+        _summarise_layers(heard, summary, readout, bar)
+        if ablate:
+            _ablate(heard, summary, bar)
+    return summary
+
+
+def _summarise_layers(heard: Trace, summary: Summary, readout: Readout, bar) -> None:
+    """Adds the tensors of all layers but those of ablation, and the self-check."""
     direct_T = direct_of_the_rest(heard, readout)
     asked, deviations = [], []
-    for layer in range(config.num_hidden_layers):
+    for layer in range(len(heard.arguments)):
         layer_trace = heard.listen(layer)
         contextual, states, deviation_HTD = _summarise_contextual(heard, layer, layer_trace, readout)
         persistent, deviation_PTE = summarise_persistent(heard, layer, layer_trace, readout)
@@ -68,15 +77,11 @@ def summarise(heard: Trace, ablate: bool) -> Summary:
             direct_T = direct_T + (contextual | persistent)[direct].sum(0)
         deviations += [(float(d.max()), float(d.mean())) for d in (deviation_HTD, deviation_PTE)]
         bar.update()
-    if config.num_hidden_layers > 1:
-        auc_LHn = expect_deeper(heard, asked)
-        for layer in range(1, config.num_hidden_layers):
-            summary.layers["measure.next_token_auc"][layer][:, choose_places(len(direct_T))] = auc_LHn[layer]
-    if ablate:
-        _ablate(heard, summary, bar)
-    bar.close()
+    if len(asked) > 1:
+        places, auc_LHn = choose_places(len(direct_T)), expect_deeper(heard, asked)
+        for auc_HT, auc_Hn in zip(summary.layers["measure.next_token_auc"][1:], auc_LHn[1:], strict=True):
+            auc_HT[:, places] = auc_Hn
     summary.self_check = _check(heard, summary.tensors["loss"], direct_T - readout.next_logit_T, deviations)
-    return summary
 
 
 def _summarise_contextual(heard: Trace, layer: int, layer_trace: LayerTrace, readout: Readout):

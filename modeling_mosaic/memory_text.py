@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-# In place of a token that is but a part of a character, unless it is the last part.
+# In place of a character that a token holds but a part of, unless it is the last part.
 PART = "\N{REPLACEMENT CHARACTER}"
 # Most tokens that make up one character together.
 _MOST_PARTS = 8
@@ -20,8 +20,11 @@ def encode_text(tokenizer, text: str) -> tuple[list[int], list[str], list[list[i
     offsets = [list(span) for span in encoded["offset_mapping"]]
     tokens = []
     for place, (token_id, (start, end)) in enumerate(zip(encoded["input_ids"], offsets, strict=True)):
-        is_part = place + 1 < len(offsets) and start < end and offsets[place + 1][0] < end
-        tokens.append(PART if is_part else text[start:end] or tokenizer.decode([token_id]))
+        next_start = offsets[place + 1][0] if place + 1 < len(offsets) else end
+        if start < end and next_start < end:
+            tokens.append(text[start:next_start] + PART)
+        else:
+            tokens.append(text[start:end] or tokenizer.decode([token_id]))
     return encoded["input_ids"], tokens, offsets
 
 

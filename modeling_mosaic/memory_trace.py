@@ -21,7 +21,7 @@ from .memory_edit import answers_replaced, attending_by, memory_layers
 # Tokens whose logits are held at a time.
 LOGIT_BLOCK = 128
 # Most bytes of the copies of a cache that candidates are tried on.
-CANDIDATE_BYTES = 2**28
+CANDIDATE_BYTES = 2**27
 
 
 @dataclass

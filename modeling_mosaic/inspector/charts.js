@@ -5,7 +5,7 @@ import { css, ink } from "inspector/colours";
 import { number } from "inspector/words";
 
 /** Round places for labels between two ends. */
-export function ticks(low, high, count = 5) {
+function ticks(low, high, count = 5) {
   const rough = (high - low) / count,
     power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((x) => x * power).find((x) => x >= rough);

@@ -63,10 +63,10 @@ export function scaleOf(arrays, range = null) {
 
 /** The same scale in paler colours, behind text. */
 export function pale(scale) {
-  const place =
-    scale.kind === "signed" ? (x) => 0.5 + 0.66 * (scale.place(x) - 0.5) : (x) => 0.62 * scale.place(x);
-  const within = (x) => Math.min(scale.high, Math.max(scale.low, x));
-  return { ...scale, rgb: (x) => ramp(scale.kind, place(within(x))) };
+  const reach = theme() === "dark" ? 0.5 : 0.62;
+  const within = (x) => Math.min(1, Math.max(0, scale.place(x)));
+  const place = scale.kind === "signed" ? (x) => 0.5 + reach * (within(x) - 0.5) : (x) => reach * within(x);
+  return { ...scale, rgb: (x) => ramp(scale.kind, place(x)) };
 }
 
 /** A strip that explains a scale, drawn as a gradient. */

@@ -20,7 +20,7 @@ function bins(T) {
 }
 
 /** Means of an array over bins of the number of stored pairs. */
-export function byPairs(array, T) {
+function byPairs(array, T) {
   const ends = bins(T),
     points = [];
   for (let b = 0; b + 1 < ends.length; b++) {

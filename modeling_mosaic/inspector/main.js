@@ -204,28 +204,25 @@ class App {
     }
   }
 
-  /** Saves what is shown, one file a record. */
-  async export(kind) {
+  /** Saves the view, or the text, as a file for each record. */
+  async export(kind, part = this.state.tab) {
     for (const panel of this.panels) {
-      const name =
-        `${panel.name}-${this.state.tab}${this.state.tab === "pairs" ? `-${panel.unit}-${panel.token}` : ""}`.replace(
-          /[^\p{L}\p{N}.-]+/gu,
-          "_",
-        );
+      const view = part === "text" ? panel.text : panel.view;
+      const place = part === "pairs" ? `-${panel.unit}-${panel.token}` : "";
+      const name = `${panel.name}-${part}${place}`.replace(/[^\p{L}\p{N}.-]+/gu, "_");
       try {
-        if (kind === "csv")
-          save(`${name}.csv`, new Blob(["\ufeff", csv(panel.view.table())], { type: "text/csv" }));
-        else {
-          const svg = standalone(panel.view.figure());
-          save(
-            `${name}.${kind}`,
-            kind === "svg" ? new Blob([svg], { type: "image/svg+xml" }) : await png(svg),
-          );
-        }
+        save(`${name}.${kind}`, await this.file(kind, view));
       } catch (error) {
         this.say(`Nothing to save here: ${error.message}`);
       }
     }
+  }
+
+  async file(kind, view) {
+    // Spreadsheets take a file without the mark at its beginning for one in another alphabet.
+    if (kind === "csv") return new Blob(["\ufeff", csv(view.table())], { type: "text/csv" });
+    const svg = standalone(view.figure());
+    return kind === "svg" ? new Blob([svg], { type: "image/svg+xml" }) : png(svg);
   }
 
   async openFiles(files) {

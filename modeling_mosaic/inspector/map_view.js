@@ -51,7 +51,7 @@ export class MapView {
     const rows = record.unitNames.length,
       [from, to] = this.zoom;
     this.rowHeight = Math.max(3, Math.min(26, Math.floor(560 / rows)));
-    this.size = [Math.max(200, this.width - LEFT - 2), rows * this.rowHeight + 3 * (record.L - 1)];
+    this.size = [Math.max(200, this.width - LEFT - 4), rows * this.rowHeight + 3 * (record.L - 1)];
     this.scale = panel.scale(name);
     const [image, context] = canvas(this.size[0] + LEFT, this.size[1] + TOP + BOTTOM, {
       "aria-hidden": "true",

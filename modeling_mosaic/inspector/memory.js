@@ -42,7 +42,7 @@ export function target(unit, t) {
 }
 
 /** Relative error |y - v| / |v| and cosine of a prediction and a target. */
-export function compare(y, v) {
+function compare(y, v) {
   const length = Math.sqrt(squared(v)),
     size = Math.sqrt(squared(y));
   let difference = 0;

@@ -25,6 +25,8 @@ FIRST_MEASURES = (
 )
 # Measures and units that have their place before the strongest pairs of all units.
 MEASURES_BEFORE_PAIRS, UNITS_BEFORE_PAIRS = 3, 3
+# How many of the strongest pairs of a unit and token, the more the better.
+PAIRS = (8, 4, 2)
 MODEL = (
     "token_ids",
     "loss",
@@ -58,9 +60,8 @@ class Packs(dict):
 def pack_record(record, units: str | Iterable, room: int) -> Packs:
     """The packs of a record. Named units are always there, the rest as far as there is room.
 
-    `record`: what the page cannot do without. `measure.NAME`: a measure along the text. `readout`: what turns
-    answers into logits. `pairs`: the strongest pairs, if not all units have a pack `unit.LAYER.UNIT` with keys
-    and values.
+    `record` is what the page cannot do without, `unit.LAYER.UNIT` keys and values, `readout` what turns
+    answers into logits, `pairs` the strongest pairs of units without keys; the others are measures.
     """
     every = [(layer, unit) for layer in range(record.num_layers) for unit in range(record.num_units)]
     named = [_known(unit, every) for unit in ([] if units == "auto" else every if units == "all" else units)]
@@ -84,7 +85,12 @@ def pack_record(record, units: str | Iterable, room: int) -> Packs:
     add_measures(measures[:MEASURES_BEFORE_PAIRS])
     add_units(wanted[:UNITS_BEFORE_PAIRS])
     if left and (units != "auto" or packs.room < _size_of_units(record)):
-        next((n for n in (8, 4, 2) if packs.add("pairs", _strongest(record, n), room=packs.room)), None)
+        pairs = _strongest(record, max(PAIRS))
+        for count in PAIRS:
+            if packs.add(
+                "pairs", {name: array[..., :count] for name, array in pairs.items()}, room=packs.room
+            ):
+                break
     packs.add("readout", {name: _half(record.tensors[name]) for name in READOUT}, room=packs.room)
     add_measures(measures[MEASURES_BEFORE_PAIRS:])
     add_units(wanted[UNITS_BEFORE_PAIRS:])
@@ -189,19 +195,18 @@ def _strongest(record, count: int) -> dict:
 
 
 def _effects(record, layer: int, unit: int, index: torch.Tensor) -> torch.Tensor:
-    """What forgetting a pair does to the error: `(|v - y'|^2 - |v - y|^2) / |v|^2`, positive if the pair helps.
+    """What forgetting a pair does to the error: `(|v - y'|^2 - |v - y|^2) / |v|^2`; positive if it helps.
 
     Without pair i the answer is `y' = (y - w_i v_i) / (1 - w_i)`. `index` and result are `(time, pairs)`; NaN
     where there is no such pair, or no target yet.
     """
-    target = record.tensors["contextual.values"][layer, unit].float()
-    keys = record.tensors["contextual.keys"][layer, unit].float()
-    answer = record.answers(layer, unit)[:-1].float()
-    index = index[:-1].long()
-    known, index = index >= 0, index.clamp(min=0)
-    score = (keys[:-1, None] * keys[index]).sum(-1)
-    weight = (score - record.tensors["contextual.log_normaliser"][layer, unit, :-1, None]).exp()[..., None]
-    without = ((answer[:, None] - weight * target[index]) / (1 - weight)).nan_to_num(0, 0, 0)
-    change = (target[:, None] - without).square().sum(-1) - (target - answer).square().sum(-1, keepdim=True)
-    change = (change / target.square().sum(-1, keepdim=True)).masked_fill(~known, math.nan)
+    target, keys = (record.tensors[f"contextual.{name}"][layer, unit].double() for name in ("values", "keys"))
+    index, known = index[:-1].long().clamp(min=0), index[:-1] >= 0
+    weights = (keys[:-1] @ keys[:-1].mT).masked_fill(torch.ones(2 * index.shape[:1]).triu() > 0, -math.inf)
+    weights = weights.softmax(-1).nan_to_num(0)
+    answer, weight = (weights @ target)[:, None], weights.gather(1, index)[..., None]
+    without = ((answer - weight * target[index]) / (1 - weight)).masked_fill(weight == 1, 0)
+    change = [(target[:, None] - given).square().sum(-1) for given in (without, answer)]
+    change = (change[0] - change[1]) / target.square().sum(-1, keepdim=True)
+    change = change.masked_fill(~known, math.nan)
     return torch.nn.functional.pad(change, (0, 0, 0, 1), value=math.nan)

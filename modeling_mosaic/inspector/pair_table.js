@@ -139,7 +139,7 @@ function pairRow({ panel, facts }, { pair, weight, share, effect, logit, gone })
       "after ",
       h("q", { class: "plain" }, `«${context(record, pair)}»`),
       " came ",
-      h("b", {}, quoted(record.tokens[pair + 1] ?? "")),
+      h("b", { class: "came" }, quoted(record.tokens[pair + 1] ?? "")),
       h("small", {}, ` ${facts.t - pair} back`),
     ),
     h(
@@ -152,11 +152,11 @@ function pairRow({ panel, facts }, { pair, weight, share, effect, logit, gone })
     h(
       "td",
       { class: "figure", "data-fact": "without", "data-label": "error without" },
-      number(without),
+      number(without, 4),
       h(
         "span",
         { class: `change ${kind}`, title: change > 0 ? "The pair helps" : "The pair hurts" },
-        Number.isFinite(change) ? `${signed(change)} ${change > 0 ? "▲" : "▽"}` : "",
+        Number.isFinite(change) ? `${signed(change, 4)} ${change > 0 ? "▲" : "▽"}` : "",
       ),
     ),
     h("td", { class: "figure", "data-fact": "logit", "data-label": "logit" }, signed(logit)),

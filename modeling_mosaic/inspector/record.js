@@ -26,7 +26,7 @@ const EAGER = [
 const DETAILS = ["tokens", "config", "model_name", "self_check", "vocabulary"];
 /** What the measures are called and mean; the same for all records. */
 const catalogue = JSON.parse(atob(document.getElementById("catalogue").textContent));
-const PAIRS = ["index", "weight", "effect"];
+const PAIRS = ["pair_index", "pair_weight", "pair_effect"];
 
 /** Mean of what is observable in each stretch of `length` numbers. */
 function means(array, length) {
@@ -106,10 +106,6 @@ export class Record {
     return name in this.data;
   }
 
-  shape(name) {
-    return this.file.shape(name);
-  }
-
   named(id) {
     return this.vocabulary[id] ?? `#${id}`;
   }
@@ -179,16 +175,7 @@ export class Record {
     }
     if (unit.exact || !this.file.has("contextual.pair_index")) return unit;
     unit.kept = this.file.shape("contextual.pair_index")[3];
-    const stored = await Promise.all(
-      PAIRS.map((key) =>
-        this.file.has(`contextual.pair_${key}`)
-          ? this.file.array(`contextual.pair_${key}`, ...leading)
-          : null,
-      ),
-    );
-    PAIRS.forEach((key, i) => {
-      unit[`pair_${key}`] = stored[i];
-    });
+    for (const key of PAIRS) unit[key] = await this.file.array(`contextual.${key}`, ...leading);
     return unit;
   }
 

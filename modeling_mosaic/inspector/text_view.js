@@ -1,6 +1,6 @@
 // The text, coloured by a measure. Arrows move, Enter pins; the pairs that answer at a token light up in the text.
 
-import { h, meter } from "inspector/dom";
+import { button, h, meter } from "inspector/dom";
 import { css, gradient, ink, pale } from "inspector/colours";
 import { matches, number, percent, quoted, visible } from "inspector/words";
 import { strongestPairs } from "inspector/memory";
@@ -159,6 +159,11 @@ export class TextView {
     this.legend.replaceChildren(
       h("span", {}, panel.title(panel.state.measure)),
       h("span", { class: "ends" }, number(scale.low, 2), bar, number(scale.high, 2)),
+      h(
+        "span",
+        { class: "buttons", role: "group", "aria-label": "Save the text" },
+        ["PNG", "SVG", "CSV"].map((kind) => button(kind, () => panel.app.export(kind.toLowerCase(), "text"))),
+      ),
     );
   }
 

@@ -39,10 +39,6 @@ export function context(record, i, characters = 28) {
   return `${from >= 0 || cut !== words ? "…" : ""}${visible(cut.replace(/\n+/g, " ")).replace(/^ +/, "")}`;
 }
 
-/** A pair in words: what stood before, and what came. */
-export const pairInWords = (record, i) =>
-  `after «${context(record, i)}» came ${quoted(record.tokens[i + 1] ?? "")}`;
-
 /** Tokens of each place where the text holds some words. */
 export function matches(tokens, words) {
   // Bytes that only begin a character show at its last token.

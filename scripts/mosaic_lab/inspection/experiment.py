@@ -136,9 +136,10 @@ def _inspect_gpt2(network, rows_NT: np.ndarray, classes_NT, label: str) -> dict[
     retrieval, auc = [], []
     for ids_T in tqdm(torch.from_numpy(rows_NT), desc=label, leave=False):
         layers = heads_of_gpt2(network, ids_T)
-        retrieval.append(torch.stack([heads.retrieve() for heads in layers]).numpy())
-        auc.append(first_layer_auc_of_gpt2(network, ids_T, layers[0]).numpy())
-    return {"retrieval": np.nanmean(retrieval, 0), "next_token_auc": np.mean(auc, 0)[None]}
+        retrieval.append(torch.stack([heads.retrieve() for heads in layers]))
+        auc.append(first_layer_auc_of_gpt2(network, ids_T, layers[0]))
+    mean_auc_1H = torch.stack(auc).mean(0)[None]
+    return {"retrieval": torch.stack(retrieval).nanmean(0).numpy(), "next_token_auc": mean_auc_1H.numpy()}
 
 
 EXPERIMENT = Experiment(

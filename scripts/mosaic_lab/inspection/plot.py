@@ -24,6 +24,12 @@ def draw(runs) -> plt.Figure:
     return figure
 
 
+def by_class(arrays: dict[str, np.ndarray], place: str, name: str) -> np.ndarray:
+    """Cost or logit per token of each class, `(kinds, classes)`; NaN for a class without tokens."""
+    tokens = arrays[f"{place}.class_tokens"]
+    return arrays[f"{place}.class_{name}"] / np.where(tokens > 0, tokens, np.nan)
+
+
 def _worth(arrays, place="stories") -> np.ndarray:
     return arrays[f"{place}.ablation_cost"].ravel()
 
@@ -121,7 +127,7 @@ def _draw_copying(panel, trained) -> None:
 def _draw_novelty(panel, trained) -> None:
     costs = []
     for _, arrays in trained:
-        costs.append(arrays["stories.class_cost"] / arrays["stories.class_tokens"])
+        costs.append(by_class(arrays, "stories", "cost"))
     for kind, colour in enumerate((BLUE, AMBER)):
         places = np.arange(len(CLASSES)) + 0.4 * kind - 0.2
         panel.bar(places, np.mean(costs, 0)[kind], 0.4, color=colour, label=f"{KINDS[kind]} units")

@@ -12,7 +12,7 @@ from mosaic_lab.core.files import write_text
 from mosaic_lab.core.tables import table
 from mosaic_lab.core.work import FIGURES, RESULTS, TABLES, gather, load_gathered
 from mosaic_lab.inspection.heads import BINS
-from mosaic_lab.inspection.plot import draw
+from mosaic_lab.inspection.plot import by_class, draw
 from mosaic_lab.inspection.units import CLASSES, KINDS
 
 # Targets with less news than this are known beforehand.
@@ -115,8 +115,8 @@ def format_predictions(runs: Runs) -> str:
     ]
     return (
         "Claim 1. Do values say what a memory seeks to predict? AUC: the true next token's target is nearer "
-        "to the answer than another token's (0.5: chance); of GPT-2s, of the first layer's heads and the next "
-        "token's value. The last two columns are rank correlations over units.\n\n" + table(head, rows)
+        "to the answer than another token's (0.5: chance); of GPT-2s, of the first layer's heads and the "
+        "next token's value. The last two columns are rank correlations over units.\n\n" + table(head, rows)
     )
 
 
@@ -239,7 +239,7 @@ def format_novelty(runs: Runs) -> str:
     for (result, arrays), place in product(mosaics(runs), ("stories", "other")):
         if f"{place}.class_tokens" in arrays:
             tokens = arrays[f"{place}.class_tokens"]
-            cost, logit = (arrays[f"{place}.class_{name}"] / tokens for name in ("cost", "logit"))
+            cost, logit = (by_class(arrays, place, name) for name in ("cost", "logit"))
             for number, name in enumerate(CLASSES):
                 numbers = [
                     f"{array[kind, number]:+.2f}" for array in (cost, logit) for kind in range(len(KINDS))
@@ -249,9 +249,9 @@ def format_novelty(runs: Runs) -> str:
     head += [f"{what}, {kind}" for what in ("cost", "logit") for kind in KINDS]
     return (
         "Claim 11. Do contextual and persistent memories share the work by novelty? Familiar: training has "
-        "the four tokens that the next one completes; repeated: it has not, but the row has the last two. Cost: "
-        "of replacing all units of a kind by their means; logit: their direct part of the next token's, above "
-        "the mean.\n\n" + table(head, rows)
+        "the four tokens that the next one completes; repeated: it has not, but the row has the last two. "
+        "Cost: of replacing all units of a kind by their means; logit: their direct part of the next "
+        "token's, above the mean.\n\n" + table(head, rows)
     )
 
 

@@ -17,6 +17,8 @@ from mosaic_lab.inspection.heads import heads_of_record
 EARLY, LATE = (1, 64), (256, 512)
 CLASSES = ("familiar", "repeated", "neither")
 KINDS = ("contextual", "persistent")
+# What is summed over rows, and not averaged.
+SUMS = ("class_tokens", "class_cost", "class_logit")
 # Tokens of a sequence that training has or has not, the next one included.
 LENGTH = 4
 
@@ -38,7 +40,7 @@ def inspect_units(
         `(classes,)` and, of both kinds of memories, `class_cost` (all units of a kind
         replaced by their means) and `class_logit` (their direct logits), `(kinds, classes)`.
     """
-    found: dict[str, list[np.ndarray]] = {}
+    found: dict[str, list[torch.Tensor]] = {}
     before = None
     for row, ids_T in enumerate(tqdm(rows_NT, desc=label, leave=False)):
         record = record_memories(model, None, ids_T)
@@ -48,12 +50,12 @@ def inspect_units(
             numbers["shuffled_auc"] = _auc_of_other(record, before)
         numbers |= _by_class(model, record, torch.from_numpy(classes_NT[row]))
         for name, tensor in numbers.items():
-            found.setdefault(name, []).append(tensor.double().numpy())
+            found.setdefault(name, []).append(tensor.double())
         before = record
-    sums = {"class_tokens", "class_cost", "class_logit"}
+    stacked = {name: torch.stack(tensors) for name, tensors in found.items()}
     return {
-        name: np.sum(tensors, 0) if name in sums else np.nanmean(tensors, 0)
-        for name, tensors in found.items()
+        name: (tensor.sum(0) if name in SUMS else tensor.nanmean(0)).numpy()
+        for name, tensor in stacked.items()
     }
 
 

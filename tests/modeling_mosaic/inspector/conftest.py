@@ -9,13 +9,17 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+from modeling_mosaic.inspector.page import write_page
 from modeling_mosaic.memory_record import record_memories
 
 STORY = (
     "Once upon a time a little cat had a red ball. The cat lost the red ball. A kind dog found the ball, "
     "and the little cat smiled. Then the dog and the cat played with the red ball until the sun went down. "
 )
-HOSTILE = 'a </script><script>alert(1)</script> <img src=x onerror=alert(2)> "q" &amp; \u202eabc שלום 👩‍🚀 é 日本\n\ttab\x00'
+HOSTILE = (
+    'a </script><script>alert(1)</script> <img src=x onerror=alert(2)> "q" &amp; '
+    "\u202eabc שלום 👩\u200d🚀 é 日本\n\ttab\x00"
+)
 
 
 @pytest.fixture(scope="session")
@@ -60,40 +64,37 @@ def browser():
 
 
 class Shown:
-    """A page of the inspector without a network, and all that it asked for or complained of."""
+    """A page of the inspector, and all that it asked for or complained of."""
 
     def __init__(self, browser, address: str, **options):
-        self.context = browser.new_context(
-            **({"viewport": {"width": 1280, "height": 900}, "offline": True} | options)
-        )
+        defaults = {"viewport": {"width": 1280, "height": 900}, "offline": True}
+        self.context = browser.new_context(**(defaults | options))
         self.page = self.context.new_page()
         self.requests, self.problems = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.problems.append(dialog.message), dialog.dismiss()))
-        self.page.on(
-            "console",
-            lambda message: (
-                self.problems.append(message.text) if message.type in ("error", "warning") else None
-            ),
-        )
+        self.page.on("console", self.hear)
         self.page.goto(address)
         self.page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
 
+    def hear(self, message) -> None:
+        if message.type in ("error", "warning"):
+            self.problems.append(message.text)
+
     def fact(self, name: str) -> float:
-        return as_number(
-            self.page.locator(f"dl [data-fact={name}]").inner_text().split("\n")[0].split(" was ")[0]
-        )
+        """A number above the table of pairs."""
+        return as_number(self.page.locator(f"dl [data-fact={name}]").inner_text().split("\n")[0])
 
     def pairs(self) -> dict[int, dict[str, float]]:
         """Numbers of the table of pairs, by pair."""
-        cells = self.page.locator(".pairTable tbody tr").evaluate_all(
+        rows = self.page.locator(".pairTable tbody tr").evaluate_all(
             "rows => rows.map(row => [row.dataset.pair, Object.fromEntries(Array.from("
             "row.querySelectorAll('[data-fact]'), cell => [cell.dataset.fact, cell.innerText]))])"
         )
         return {
             int(pair): {name: as_number(text.split("\n")[0]) for name, text in row.items()}
-            for pair, row in cells
+            for pair, row in rows
         }
 
 
@@ -111,10 +112,7 @@ def show(browser, tmp_path):
     shown = []
 
     def show(record, link: str = "", *, compare=None, units="auto", **options):
-        path = tmp_path / "page.html"
-        from modeling_mosaic.inspector.page import write_page
-
-        write_page(record, path, units=units, compare=compare)
+        path = write_page(record, tmp_path / "page.html", units=units, compare=compare)
         shown.append(Shown(browser, f"{path.as_uri()}#{link}", **options))
         return shown[-1]
 
