@@ -402,6 +402,10 @@ def test_repr_and_sums(take):
     shown = repr(memory)
     assert "7 pairs in 2 layers x 4 units of 8; {'text 0': 4, 'text 1': 3}; continues 'text 1'" in shown
     assert "continues a new text" in repr(memory.end_text())
+    # Of a text of one token no pair is left, unless it goes on.
+    assert take(5, 1, 4)[0].sources == ("text 0", "text 2")
+    assert take(5, 1)[0].sources == ("text 0", "text 1")
+    assert take(5, 1)[0].end_text().sources == ("text 0",)
     both = memory.keep("text 0") + memory.keep("text 1").rename("text 1", "other")
     assert both.sources == ("text 0", "other")
     with pytest.raises(TypeError):
@@ -447,6 +451,7 @@ REFUSED = {
         lambda m, memory: replace(memory, states=tuple(state / 0 for state in memory.states)),
         "states.contextual_average of this memory are NaN or infinite",
     ),
+    "no beginning": (lambda m, memory: replace(memory, beginning_id=None), "beginning_id must be"),
     "other shape": (lambda m, memory: replace(memory, values=memory.values[:1]), "keys and values must have"),
 }
 
