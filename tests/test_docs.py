@@ -78,6 +78,8 @@ def test_the_story_of_memories(run_examples, capsys):
         == names["asked_again"].shape
         == (1, names["question"]["input_ids"].shape[1] + 10)
     )
+    run_examples("docs/memories.md", "## Where an answer comes from", **names)
+    assert capsys.readouterr().out.count("in tom\n") == names["model"].config.num_attention_heads
     uploaded = Path(names["folder"], "memory.safetensors")
     with safe_open(uploaded, "pt") as file:
         assert file.metadata()["version"] == "1"

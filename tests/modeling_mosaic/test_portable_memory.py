@@ -53,6 +53,11 @@ def draw_text(random, name, size):
     return TokenisedText(name, ids, [(number, number + 1) for number in range(size)])
 
 
+def given(memory, rows=1):
+    """What `generate()` and pipelines take, by the name of this release."""
+    return {CACHE_NAME: memory.to_cache(rows)}
+
+
 def continue_after(model, memory, ids):
     with torch.no_grad():
         return model(torch.tensor([ids]), cache=memory.to_cache()).logits[0]
@@ -270,11 +275,11 @@ def test_padded_batches_and_returned_caches(model, take, random_tokens):
     mask = torch.ones_like(prompts)
     mask[0, :4], mask[1, :8] = 0, 0
     inputs = dict(input_ids=prompts.masked_fill(mask == 0, 0), attention_mask=mask)
-    first = model.generate(**inputs, cache=memory.to_cache(3), return_dict_in_generate=True, **GREEDY)
+    first = model.generate(**inputs, **given(memory, 3), return_dict_in_generate=True, **GREEDY)
     # The prompt again, all that was written, and two tokens more, on the cache that came back.
     longer = torch.cat([first.sequences, random_tokens(3, 2, seed=1)], 1)
     mask = torch.cat([mask, torch.ones(3, longer.shape[1] - 9, dtype=torch.long)], 1)
-    second = model.generate(longer, attention_mask=mask, cache=first[CACHE_NAME], **GREEDY)
+    second = model.generate(longer, attention_mask=mask, **{CACHE_NAME: first[CACHE_NAME]}, **GREEDY)
     for row, start in enumerate((4, 8, 0)):
         whole = torch.cat([torch.tensor(ids), prompts[row, start:]])[None]
         alone = model.generate(whole, **GREEDY)[0, whole.shape[1] :]
@@ -293,14 +298,26 @@ def test_a_pipeline_continues(demo):
     tell = pipeline("text-generation", model, tokenizer=tokenizer)
     text, prompt = "Once upon a time there was a story.", " There was"
     memory = read(model, tokenizer, text)
-    found = tell(prompt, cache=memory.to_cache(), return_full_text=False, **GREEDY)
+    found = tell(prompt, **given(memory), return_full_text=False, **GREEDY)
     whole = tokenizer(text)["input_ids"] + tokenizer(prompt)["input_ids"]
     expected = model.generate(torch.tensor([whole]), **GREEDY)[0, len(whole) :]
     assert found[0]["generated_text"] == tokenizer.decode(expected)
     tokenizer.pad_token = tokenizer.eos_token
-    both = tell([prompt, " a"], batch_size=2, cache=memory.to_cache(2), return_full_text=False, **GREEDY)
+    both = tell([prompt, " a"], batch_size=2, **given(memory, 2), return_full_text=False, **GREEDY)
     assert both[0] == found
-    assert both[1] == tell(" a", cache=memory.to_cache(), return_full_text=False, **GREEDY)
+    assert both[1] == tell(" a", **given(memory), return_full_text=False, **GREEDY)
+
+
+def test_weights_are_those_of_the_whole_text(make_model, take):
+    """Column i is pair i, as `where` counts them."""
+    model = make_model(implementation="eager")
+    memory, (ids,) = take(12, model=model)
+    with torch.no_grad():
+        whole = model(torch.tensor([[*ids, 5, 6, 7]]), output_attentions=True).attentions
+        found = model(torch.tensor([[5, 6, 7]]), cache=memory.to_cache(), output_attentions=True).attentions
+    for ours, expected in zip(found, whole, strict=True):
+        # The dummy slot comes last.
+        torch.testing.assert_close(ours, expected[:, :, 12:], rtol=0, atol=1e-12)
 
 
 def test_what_a_memory_in_front_refuses(model, take):
