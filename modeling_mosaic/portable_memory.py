@@ -13,12 +13,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache
 
-from .configuration_mosaic import MosaicConfig
 from .eviction import make_policy
+from .memory_cache import MemoryCache
 from .memory_files import STATES, load_memory, push_memory, save_memory
 from .memory_state import CONTEXTUAL_AVERAGE, PERSISTENT_AVERAGE
 from .model_fingerprint import fingerprint
@@ -46,33 +44,6 @@ class Token(NamedTuple):
 
 
 NO_TOKEN = Token(BEGINNING, -1, -1, -1, -1)
-
-
-class MemoryCache(DynamicCache):
-    """A cache that holds a memory in front of a text.
-
-    `get_seq_length` counts the tokens of the text alone, so that `generate()` takes a prompt for the whole
-    text; masks reckon with the slots in front (`memory_masks.py`).
-    """
-
-    def __init__(self, memory: "MosaicMemory", batch_size: int):
-        num_layers, num_heads, num_pairs, head_dim = memory.keys.shape
-        shape = {"num_hidden_layers": num_layers, "num_attention_heads": num_heads}
-        super().__init__(config=MosaicConfig(hidden_size=num_heads * head_dim, **shape))
-        # Slot 0 is the dummy.
-        self.num_slots_in_front = num_pairs + 1
-        for layer_idx in range(num_layers):
-            slots = (F.pad(pairs[layer_idx], (0, 0, 1, 0)) for pairs in (memory.keys, memory.values))
-            self.update(*(pairs.expand(batch_size, -1, -1, -1) for pairs in slots), layer_idx)
-            for state_idx, state_LC in enumerate(memory.states):
-                state_BC1 = state_LC[layer_idx, :, None].expand(batch_size, -1, -1)
-                self.update_conv_state(state_BC1, layer_idx, state_idx=state_idx, conv_kernel_size=1)
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return super().get_seq_length(layer_idx) - self.num_slots_in_front
-
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        return super().get_seq_length(layer_idx)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -269,7 +240,8 @@ class MosaicMemory:
                 "a new text cannot begin: the model's config has neither bos_token_id nor eos_token_id"
             )
         begins = self.tokens.new_tensor([[Token(BEGINNING, 0, -1, -1, self.beginning_id), NO_TOKEN]])
-        return replace(self, states=self.beginning, tokens=torch.cat([self.tokens[:-1], begins]))
+        ended = replace(self, states=self.beginning, tokens=torch.cat([self.tokens[:-1], begins]))
+        return ended._select(slice(None))
 
     def rename(self, source: str, name: str) -> "MosaicMemory":
         """The same with another name for a text.
@@ -321,7 +293,8 @@ class MosaicMemory:
             raise ValueError(f"pairs: there is no such pair among {len(self):,}: {error}") from error
         return chosen_N
 
-    def _select(self, kept_N: torch.Tensor) -> "MosaicMemory":
+    def _select(self, kept_N: torch.Tensor | slice) -> "MosaicMemory":
+        """Only these pairs, and only those sources of which something is left."""
         tokens = torch.cat([self.tokens[:-1][kept_N], self.tokens[-1:]])
         held = tokens[..., SOURCE].unique().tolist()
         sources = [name for number, name in enumerate(self.sources) if number in held]
@@ -389,13 +362,14 @@ def merge(memories: Sequence[MosaicMemory]) -> MosaicMemory:
         tokens.append(memory.tokens.to(last.tokens, copy=True))
         tokens[-1][..., SOURCE] += first * (tokens[-1][..., SOURCE] != BEGINNING)
         first += len(memory.sources)
-    return replace(
+    merged = replace(
         last,
         keys=torch.cat([memory.keys.to(last.keys) for memory in memories], 2),
         values=torch.cat([memory.values.to(last.values) for memory in memories], 2),
         tokens=torch.cat([*(each[:-1] for each in tokens), tokens[-1][-1:]]),
         sources=tuple(names),
     )
+    return merged._select(slice(None))
 
 
 def _check(memory: MosaicMemory) -> None:
@@ -413,6 +387,8 @@ def _check(memory: MosaicMemory) -> None:
         raise ValueError(f"tokens are of texts that are not among the {len(memory.sources)} sources")
     if len(set(memory.sources)) < len(memory.sources):
         raise ValueError(f"sources must have different names, not {list(memory.sources)}")
+    if (memory.beginning is None) != (not isinstance(memory.beginning_id, int)):
+        raise ValueError(f"beginning_id must be the id of the token of beginning, not {memory.beginning_id}")
     tensors = {"keys": memory.keys, "values": memory.values}
     for group, states in (("states", memory.states), ("beginning", memory.beginning or ())):
         for name, state in zip(STATES, states, strict=bool(states)):

@@ -14,6 +14,7 @@ from mosaic_lab.attention_maps.report import AVERAGES
 from mosaic_lab.attention_maps.report import group as group_maps
 from mosaic_lab.benchmark.report import compute_ratios
 from mosaic_lab.comparison.report import group_runs, losses_of, name_of
+from mosaic_lab.merging.parts import ALONE, MERGED, NOTHING
 from mosaic_lab.regbench.report import choose_best
 from mosaic_lab.three_moons.report import summarise
 
@@ -79,6 +80,8 @@ def test_the_story_of_memories(run_examples, capsys):
         == names["asked_again"].shape
         == (1, names["question"]["input_ids"].shape[1] + 10)
     )
+    run_examples("docs/memories.md", "## Where an answer comes from", **names)
+    assert capsys.readouterr().out.count("in tom\n") == names["model"].config.num_attention_heads
     uploaded = Path(names["folder"], "memory.safetensors")
     with safe_open(uploaded, "pt") as file:
         assert file.metadata()["version"] == "1"
@@ -273,6 +276,36 @@ def test_numbers_of_regbench():
         check(scores, [best[model]["accuracy"], best[model]["tvd"]], model)
         number = best[model]["num_parameters"]
         assert parameters == ("-" if number is None else f"{number:,}")
+
+
+def merging_cells(results: list[dict], metrics: list[str], text: str) -> dict[tuple[str, str], list]:
+    """By depth and content of the memory, the values of each cell of a table of docs/memories.md."""
+    memories = {MERGED: "all parts", ALONE: "the last part", NOTHING: "nothing"}
+    found = {}
+    for result in (result for result in results if result["text"] == text):
+        for way in result["ways"]:
+            key = (str(result["num_layers"]), memories[way["memory"]])
+            found.setdefault(key, []).append([way[metric]["mean"] for metric in metrics])
+    return found
+
+
+def test_numbers_of_merging():
+    """Each table's lines, in the order of the results; what cannot be measured is empty."""
+    table = iter([cells for cells in rows("docs/memories.md", "## What merging costs") if cells[0].isdigit()])
+    texts = load("merging/stories")
+    other = texts[-1]["text"]
+    for results, metrics, text in (
+        (load("merging/regbench"), ["distance", "accuracy"], "RegBench"),
+        (texts, ["loss"], "stories"),
+        (texts, ["loss"], other),
+    ):
+        for (depth, memory), values in merging_cells(results, metrics, text).items():
+            line = next(table)
+            assert line[:2] == [depth, memory]
+            shown = [cell.split(" / ") for cell in line[2:] if cell]
+            for cell, value in zip(shown, values, strict=True):
+                check(cell, value, f"{text}, {depth} layers, {memory}")
+    assert next(table, None) is None
 
 
 def test_numbers_of_three_moons():

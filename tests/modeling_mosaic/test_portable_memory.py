@@ -53,6 +53,11 @@ def draw_text(random, name, size):
     return TokenisedText(name, ids, [(number, number + 1) for number in range(size)])
 
 
+def given(memory, rows=1):
+    """What `generate()` and pipelines take, by the name of this release."""
+    return {CACHE_NAME: memory.to_cache(rows)}
+
+
 def continue_after(model, memory, ids):
     with torch.no_grad():
         return model(torch.tensor([ids]), cache=memory.to_cache()).logits[0]
@@ -270,11 +275,11 @@ def test_padded_batches_and_returned_caches(model, take, random_tokens):
     mask = torch.ones_like(prompts)
     mask[0, :4], mask[1, :8] = 0, 0
     inputs = dict(input_ids=prompts.masked_fill(mask == 0, 0), attention_mask=mask)
-    first = model.generate(**inputs, cache=memory.to_cache(3), return_dict_in_generate=True, **GREEDY)
+    first = model.generate(**inputs, **given(memory, 3), return_dict_in_generate=True, **GREEDY)
     # The prompt again, all that was written, and two tokens more, on the cache that came back.
     longer = torch.cat([first.sequences, random_tokens(3, 2, seed=1)], 1)
     mask = torch.cat([mask, torch.ones(3, longer.shape[1] - 9, dtype=torch.long)], 1)
-    second = model.generate(longer, attention_mask=mask, cache=first[CACHE_NAME], **GREEDY)
+    second = model.generate(longer, attention_mask=mask, **{CACHE_NAME: first[CACHE_NAME]}, **GREEDY)
     for row, start in enumerate((4, 8, 0)):
         whole = torch.cat([torch.tensor(ids), prompts[row, start:]])[None]
         alone = model.generate(whole, **GREEDY)[0, whole.shape[1] :]
@@ -293,14 +298,26 @@ def test_a_pipeline_continues(demo):
     tell = pipeline("text-generation", model, tokenizer=tokenizer)
     text, prompt = "Once upon a time there was a story.", " There was"
     memory = read(model, tokenizer, text)
-    found = tell(prompt, cache=memory.to_cache(), return_full_text=False, **GREEDY)
+    found = tell(prompt, **given(memory), return_full_text=False, **GREEDY)
     whole = tokenizer(text)["input_ids"] + tokenizer(prompt)["input_ids"]
     expected = model.generate(torch.tensor([whole]), **GREEDY)[0, len(whole) :]
     assert found[0]["generated_text"] == tokenizer.decode(expected)
     tokenizer.pad_token = tokenizer.eos_token
-    both = tell([prompt, " a"], batch_size=2, cache=memory.to_cache(2), return_full_text=False, **GREEDY)
+    both = tell([prompt, " a"], batch_size=2, **given(memory, 2), return_full_text=False, **GREEDY)
     assert both[0] == found
-    assert both[1] == tell(" a", cache=memory.to_cache(), return_full_text=False, **GREEDY)
+    assert both[1] == tell(" a", **given(memory), return_full_text=False, **GREEDY)
+
+
+def test_weights_are_those_of_the_whole_text(make_model, take):
+    """Column i is pair i, as `where` counts them."""
+    model = make_model(implementation="eager")
+    memory, (ids,) = take(12, model=model)
+    with torch.no_grad():
+        whole = model(torch.tensor([[*ids, 5, 6, 7]]), output_attentions=True).attentions
+        found = model(torch.tensor([[5, 6, 7]]), cache=memory.to_cache(), output_attentions=True).attentions
+    for ours, expected in zip(found, whole, strict=True):
+        # The dummy slot comes last.
+        torch.testing.assert_close(ours, expected[:, :, 12:], rtol=0, atol=1e-12)
 
 
 def test_what_a_memory_in_front_refuses(model, take):
@@ -402,6 +419,10 @@ def test_repr_and_sums(take):
     shown = repr(memory)
     assert "7 pairs in 2 layers x 4 units of 8; {'text 0': 4, 'text 1': 3}; continues 'text 1'" in shown
     assert "continues a new text" in repr(memory.end_text())
+    # Of a text of one token no pair is left, unless it goes on.
+    assert take(5, 1, 4)[0].sources == ("text 0", "text 2")
+    assert take(5, 1)[0].sources == ("text 0", "text 1")
+    assert take(5, 1)[0].end_text().sources == ("text 0",)
     both = memory.keep("text 0") + memory.keep("text 1").rename("text 1", "other")
     assert both.sources == ("text 0", "other")
     with pytest.raises(TypeError):
@@ -447,6 +468,7 @@ REFUSED = {
         lambda m, memory: replace(memory, states=tuple(state / 0 for state in memory.states)),
         "states.contextual_average of this memory are NaN or infinite",
     ),
+    "no beginning": (lambda m, memory: replace(memory, beginning_id=None), "beginning_id must be"),
     "other shape": (lambda m, memory: replace(memory, values=memory.values[:1]), "keys and values must have"),
 }
 

@@ -20,7 +20,7 @@ LABELS = {
 }
 NOTES = """\
 Read in a row (1 part), or cut into parts that are read apart and merged; the last part alone; nothing read.
-Below each mean, its difference to the sequence read in a row, with the standard error over sequences.
+In brackets, the mean difference to the sequence read in a row, and its standard error over sequences.
 
 """
 
