@@ -40,9 +40,10 @@ class BoundingArguments:
         },
     )
     distances: list[int] = field(
-        default_factory=lambda: [256, 1024],
+        default_factory=lambda: [1024],
         metadata={"help": "Tokens of stories between a planted fact and its repetition."},
     )
+    lead: int = field(default=512, metadata={"help": "Tokens of stories before a planted fact."})
     fact_size: int = field(
         default=16, metadata={"help": "Random tokens of a planted fact; its second half is to be recalled."}
     )
@@ -62,6 +63,8 @@ class BoundingArguments:
         for name in ("bounds", "distances"):
             if min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, not {min(getattr(self, name))}")
+        if not 0 <= self.lead <= self.context - max(self.distances):
+            raise ValueError(f"lead must leave room for the distances within the context, not {self.lead}")
         for policy in self.policies:
             if policy not in POLICIES:
                 raise ValueError(f"policies must be some of {', '.join(POLICIES)}, not {policy!r}")

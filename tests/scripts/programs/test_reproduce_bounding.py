@@ -13,7 +13,21 @@ from mosaic_lab.programs import reproduce
 
 SMALL = "bounding/small"
 DATA = ("--num_stories", "100", "--validation_fraction", "0.1", "--block_size", "64", "--device", "cpu")
-SIZES = ("--context", "80", "--bounds", "8", "32", "--num_rows", "2", "--num_facts", "2", "--fact_size", "6")
+SIZES = (
+    "--context",
+    "80",
+    "--bounds",
+    "8",
+    "32",
+    "--num_rows",
+    "2",
+    "--num_facts",
+    "2",
+    "--fact_size",
+    "6",
+    "--lead",
+    "9",
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +100,11 @@ def test_windows_see_what_they_should(gpt2):
 def test_facts_come_twice(trained):
     tokenizer = AutoTokenizer.from_pretrained(trained)
     rows_NT = np.arange(200).reshape(2, 100)
-    ids_NT = plant_facts(tokenizer, rows_NT, distance=30, num_facts=3, size=6, seed=0)
-    assert ids_NT.shape == (6, 43)
-    assert (ids_NT[:3, 1:7] == ids_NT[:3, -6:]).all() and (ids_NT[3:, 1:7] != ids_NT[3:, -6:]).any(1).all()
-    assert (ids_NT[:3, 7:] == ids_NT[3:, 7:]).all()
-    losses_NT = np.zeros((6, 42))
+    ids_NT = plant_facts(tokenizer, rows_NT, lead=9, distance=30, num_facts=3, size=6, seed=0)
+    assert ids_NT.shape == (6, 52)
+    first_NT, between_NT, again_NT = ids_NT[:, 10:16], ids_NT[:, 16:46], ids_NT[:, 46:]
+    assert (first_NT[:3] == again_NT[:3]).all() and (first_NT[3:] != again_NT[3:]).any(1).all()
+    assert (again_NT[:3] == again_NT[3:]).all() and (np.diff(between_NT) == 1).all()
+    losses_NT = np.zeros((6, 51))
     losses_NT[3:, -3:] = 2
     assert recall_of_facts(losses_NT, 6).tolist() == [2, 2, 2]
