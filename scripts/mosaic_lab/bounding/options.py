@@ -63,10 +63,13 @@ class BoundingArguments:
         for name in ("bounds", "distances"):
             if min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, not {min(getattr(self, name))}")
-        if not 0 <= self.lead <= self.context - max(self.distances):
-            raise ValueError(f"lead must leave room for the distances within the context, not {self.lead}")
         for policy in self.policies:
             if policy not in POLICIES:
                 raise ValueError(f"policies must be some of {', '.join(POLICIES)}, not {policy!r}")
         if max(self.bounds) >= self.context // 2:
             raise ValueError(f"context must be more than twice the largest bound, {max(self.bounds)}")
+        farthest = self.lead + max(self.distances)
+        if self.lead < 0 or farthest > self.context:
+            raise ValueError(
+                f"lead and distances must fit into the context of {self.context}, not {farthest}"
+            )
