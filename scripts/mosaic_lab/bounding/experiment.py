@@ -90,6 +90,9 @@ def run_one(run: Run, folder: Path, bounding: BoundingArguments, data: DataArgum
         for number, text in enumerate(texts)
     }
     for distance, ids_NT in facts.items():
+        if run.options["policy"] == WINDOW:
+            # All that a window sees before the losses that count.
+            ids_NT = ids_NT[:, -(run.options["bound"] + bounding.fact_size) :]
         losses_NT = _in_batches(measure, ids_NT, bounding.batch_size)
         arrays[f"recall{distance}"] = recall_of_facts(losses_NT, bounding.fact_size)
     write_arrays(folder / ARRAYS, arrays)

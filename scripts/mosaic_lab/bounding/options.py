@@ -21,7 +21,7 @@ class BoundingArguments:
         default="", metadata={"help": "Folder for the arrays, the table and the picture."}
     )
     bounds: list[int] = field(
-        default_factory=lambda: [64, 128, 256, 512],
+        default_factory=lambda: [64, 128, 512],
         metadata={"help": "Pairs per unit that a bounded memory holds, and tokens of a sliding window."},
     )
     policies: list[str] = field(

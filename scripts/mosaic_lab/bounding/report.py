@@ -31,9 +31,9 @@ memory, and its standard error over rows. GPT-2's window has as many tokens, and
 
 """
 RECALL_NOTES = """
-Recall of facts, {num_facts} planted after {lead:,} tokens of stories: nats per token by which {fact_size} random
-tokens, read {distance:,} tokens before, make the second half of their repetition likelier than other random
-tokens do; mean and standard error over facts.
+Recall of {num_facts} facts, planted after {lead:,} tokens of stories: nats per token by which {fact_size}
+random tokens, read {distance:,} tokens before, make the second half of their repetition likelier than other
+random tokens do; mean and standard error over facts.
 
 """
 
