@@ -10,6 +10,7 @@ from mosaic_lab.core.files import write_text
 from mosaic_lab.core.tables import table
 from mosaic_lab.core.work import ARRAYS, FIGURES, RESULTS, TABLES, gather, load_gathered, read_arrays
 
+RED = "#A50F15"
 # Positions whose losses are averaged.
 BIN = 64
 WHOLE, WINDOW = "whole", "window"
@@ -20,6 +21,7 @@ COLOURS = {
     "tova": SKY,
     "snapkv": AMBER,
     "keydiff": PINK,
+    "keydiff_recent": RED,
     WINDOW: ORANGE,
     WHOLE: "black",
 }

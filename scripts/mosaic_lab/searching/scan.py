@@ -63,8 +63,8 @@ def measure_scan(query_QD: torch.Tensor, key_ND: torch.Tensor) -> dict[str, floa
     Returns:
         `dict`: `mass`, the share scanned for 0.95 of the attention mass; `nearest`, for 0.95 of the 100
         nearest pairs; `oracle`, the share of pairs that hold 0.95 of the mass if the nearest are taken first;
-        `left`, the share of the mass outside of the 100 nearest, and `certified`, the bound on it that follows
-        from their similarities alone, means over queries.
+        `left`, the share of the mass outside of the 100 nearest, and `certified`, the bound on it that
+        follows from their similarities alone, means over queries.
     """
     key_ND, query_QD = (states.contiguous().float() for states in (key_ND, query_QD))
     num_clusters = int(2 * math.sqrt(len(key_ND)))
