@@ -28,16 +28,16 @@ AutoModelForTokenClassification.register(MosaicConfig, MosaicForTokenClassificat
 # What looks into memories, keeps, bounds and searches them is imported when it is asked for: models need none
 # of it.
 _LAZY = {
-    "BoundedCache": "bounded_cache",
-    "MEASURES": "memory_catalogue",
-    "MemoryEdit": "memory_edit",
-    "MemoryRecord": "memory_record",
-    "MosaicMemory": "portable_memory",
-    "SearchedCache": "memory_search",
-    "merge": "portable_memory",
-    "read": "memory_reading",
-    "read_tokens": "memory_reading",
-    "record_memories": "memory_record",
+    "BoundedCache": "memories.bounded_cache",
+    "MEASURES": "inspector.catalogue",
+    "MemoryEdit": "inspector.edit",
+    "MemoryRecord": "inspector.record",
+    "MosaicMemory": "memories.portable_memory",
+    "SearchedCache": "memories.searched_cache",
+    "merge": "memories.portable_memory",
+    "read": "memories.reading",
+    "read_tokens": "memories.reading",
+    "record_memories": "inspector.record",
 }
 
 

@@ -1,1 +1,1 @@
-"""The page that shows a memory record in a browser."""
+"""What memories do on a text: recorded, measured, edited, and shown on a page."""

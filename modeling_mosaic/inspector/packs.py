@@ -10,7 +10,7 @@ import numpy
 import torch
 from safetensors.numpy import save
 
-from ..memory_catalogue import MEASURES
+from .catalogue import MEASURES
 
 # Half precision is enough for keys if it moves no weight by more than this: one of the last digit shown.
 MAX_WEIGHT_ERROR = 1e-3

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from ..memory_catalogue import LEADING, MEASURES
+from .catalogue import LEADING, MEASURES
 from .packs import as_base64, pack_record
 
-FOLDER = Path(__file__).parent
+ASSETS = Path(__file__).parent / "assets"
 # Larger pages are slow to send and to open. What is left out is read from a record file dropped on the page.
 MAX_BYTES = 9_500_000
 # Of a page in a notebook, which grows by as much.
@@ -69,21 +69,21 @@ def _page(records: list, units: str | Iterable, serve: bool, max_bytes: int) -> 
     ]
     modules = {
         f"inspector/{path.stem}": f"data:text/javascript;base64,{as_base64(_module(path))}"
-        for path in sorted(FOLDER.glob("*.js"))
+        for path in sorted(ASSETS.glob("*.js"))
         if path.name != "start.js"
     }
     catalogue = {"measures": [asdict(one) for one in MEASURES.values()], "leading": LEADING}
-    scripts = {"importmap": json.dumps({"imports": modules}), "start": (FOLDER / "start.js").read_text()}
+    scripts = {"importmap": json.dumps({"imports": modules}), "start": (ASSETS / "start.js").read_text()}
     parts = scripts | {
         "hashes": " ".join(f"'sha256-{_hash(text)}'" for text in scripts.values()),
         "connect": "'self'" if serve else "'none'",
-        "style": (FOLDER / "page.css").read_text(),
+        "style": (ASSETS / "page.css").read_text(),
         "catalogue": as_base64(json.dumps(catalogue).encode()),
         "packs": "\n".join(packs),
         # Last, as a name may look like a place to fill.
         "title": html.escape("Memories of " + " and ".join(Path(one.model_name).name for one in records)),
     }
-    page = (FOLDER / "page.html").read_text()
+    page = (ASSETS / "page.html").read_text()
     for name, text in parts.items():
         page = page.replace("{{" + name + "}}", text, 1)
     return page

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from .. import memory_measures as measures
-from ..memory_edit import MemoryEdit, delete_from_text
-from ..memory_record import MemoryRecord
-from ..memory_trace import candidate_raw_values, logit_blocks, logits_of, residual_of, token_losses, trace
+from . import measures as measures
+from .edit import MemoryEdit, delete_from_text
 from .page import page_html
+from .record import MemoryRecord
+from .trace import candidate_raw_values, logit_blocks, logits_of, residual_of, token_losses, trace
 
 ADDRESS = "127.0.0.1"
 # Bytes of a question, and candidates that one may ask for.

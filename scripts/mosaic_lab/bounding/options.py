@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from modeling_mosaic.eviction import POLICIES
+from modeling_mosaic.memories.eviction import POLICIES
 from mosaic_lab.core.command import check_each_once, check_least, check_range
 
 

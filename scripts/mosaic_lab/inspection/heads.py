@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
 
 from modeling_mosaic import MemoryRecord
-from modeling_mosaic import memory_measures as measures
-from modeling_mosaic.memory_agreement import CrossRetrieval, retrieve_across
+from modeling_mosaic.inspector import measures as measures
+from modeling_mosaic.inspector.agreement import CrossRetrieval, retrieve_across
 
 # Numbers of stored pairs, from and to before which retrieval is averaged.
 BINS = ((1, 8), (8, 32), (32, 128), (128, 512))

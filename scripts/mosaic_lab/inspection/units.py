@@ -9,8 +9,8 @@ import torch
 from tqdm import tqdm
 
 from modeling_mosaic import MEASURES, MemoryEdit, MemoryRecord, record_memories
-from modeling_mosaic import memory_measures as measures
-from modeling_mosaic.memory_trace import residual_of, token_losses
+from modeling_mosaic.inspector import measures as measures
+from modeling_mosaic.inspector.trace import residual_of, token_losses
 from mosaic_lab.inspection.heads import heads_of_record
 
 # Queries from and to before which the worth of a unit is averaged: early and late in a row.

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from modeling_mosaic import MosaicMemory, read_tokens
-from modeling_mosaic.memory_reading import TokenisedText
+from modeling_mosaic.memories.reading import TokenisedText
 
 
 class Way(NamedTuple):

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from modeling_mosaic.compatibility import CACHE_NAME
+from modeling_mosaic.memories.searched_cache import BLOCK_SIZE, MODES, PairArchive, SearchedCache
 from modeling_mosaic.memory_masks import create_memory_masks
-from modeling_mosaic.memory_search import BLOCK_SIZE, MODES, PairArchive, SearchedCache
 
 # Tokens that are stored, and read, at a time: reading takes memory for a weight of each pair.
 CHUNK, READ = 4096, 32

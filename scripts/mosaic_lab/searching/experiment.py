@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from modeling_mosaic.memory_search import BLOCK_SIZE, import_faiss
+from modeling_mosaic.memories.searched_cache import BLOCK_SIZE, import_faiss
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import write_arrays
 from mosaic_lab.core.fingerprint import hash_texts, hash_weights

@@ -10,7 +10,12 @@ import torch
 from transformers import PreTrainedModel
 
 from modeling_mosaic.compatibility import CACHE_NAME
-from modeling_mosaic.memory_search import NUM_ROUNDS, SAMPLES_PER_CLUSTER, import_faiss, neglected_bound
+from modeling_mosaic.memories.searched_cache import (
+    NUM_ROUNDS,
+    SAMPLES_PER_CLUSTER,
+    import_faiss,
+    neglected_bound,
+)
 
 # Of the attention mass, and of the nearest pairs.
 WANTED, NUM_NEAREST = 0.95, 100

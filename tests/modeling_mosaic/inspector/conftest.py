@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM
 from modeling_mosaic.inspector.page import write_page
-from modeling_mosaic.memory_record import record_memories
+from modeling_mosaic.inspector.record import record_memories
 
 STORY = (
     "Once upon a time a little cat had a red ball. The cat lost the red ball. A kind dog found the ball, "

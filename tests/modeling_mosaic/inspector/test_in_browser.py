@@ -13,8 +13,8 @@ from PIL import Image
 
 from modeling_mosaic import MemoryEdit
 from modeling_mosaic.inspector.page import notebook_html
+from modeling_mosaic.inspector.record import record_memories
 from modeling_mosaic.inspector.server import make_server
-from modeling_mosaic.memory_record import record_memories
 
 from .conftest import HOSTILE, STORY, Shown
 

@@ -70,7 +70,7 @@ def large_record():
         "sources": [{"first": 0, "name": "text"}],
         "config": config.to_dict(),
         "model_name": "twelve",
-        "model_hash": "",
+        "model_fingerprint": "",
         "self_check": {"answer_max": 0.0},
         "vocabulary": {str(number): word for number, word in enumerate(words)},
         "versions": {},

@@ -9,8 +9,8 @@ import torch
 from safetensors.numpy import load
 
 from modeling_mosaic.inspector import page as pages
-from modeling_mosaic.inspector.page import FOLDER, page_html, write_page
-from modeling_mosaic.memory_record import MemoryRecord, record_memories
+from modeling_mosaic.inspector.page import ASSETS, page_html, write_page
+from modeling_mosaic.inspector.record import MemoryRecord, record_memories
 
 from .conftest import HOSTILE
 
@@ -83,9 +83,9 @@ def test_no_text_of_a_record_is_markup(model, tokenizer, tmp_path):
 
 
 def test_scripts_are_short_and_ask_for_nothing():
-    for path in FOLDER.glob("*.js"):
+    for path in ASSETS.glob("*.js"):
         text = path.read_text(encoding="utf-8")
         assert text.count("\n") < 300, path.name
         assert not re.findall(r"https?://(?!www\.w3\.org/)", text)
         imported = re.findall(r'from "inspector/(\w+)"', text)
-        assert all((FOLDER / f"{name}.js").exists() for name in imported)
+        assert all((ASSETS / f"{name}.js").exists() for name in imported)

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM
 from modeling_mosaic.compatibility import CACHE_NAME
-from modeling_mosaic.memory_search import SearchedCache
+from modeling_mosaic.memories.searched_cache import SearchedCache
 from mosaic_lab.programs import reproduce
 from mosaic_lab.searching.decode import as_dynamic, fill, losses_after, set_mode
 from mosaic_lab.searching.report import redraw

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache, LinearAttentionAndFullAttentionLayer
 
 if TYPE_CHECKING:
-    from .memory_masks import MemoryMasks
+    from ..memory_masks import MemoryMasks
 
 
 class AnsweringLayer(LinearAttentionAndFullAttentionLayer):

@@ -5,7 +5,6 @@ sees the pairs before it; pair i is the key of token i and the value that peeks 
 record's tensors are listed in docs/inspector.md.
 """
 
-import hashlib
 import json
 import os
 import tempfile
@@ -20,12 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .memory_catalogue import MEASURES
-from .memory_edit import memory_layers
-from .memory_explanation import Explanation, SlotShare, describe_unit, explain_pairs, explain_slots
-from .memory_summary import masked_scores, summarise
-from .memory_text import decode_tokens, encode_text
-from .memory_trace import trace
+from ..model_fingerprint import fingerprint
+from .catalogue import MEASURES
+from .edit import memory_layers
+from .explanation import Explanation, SlotShare, describe_unit, explain_pairs, explain_slots
+from .summary import masked_scores, summarise
+from .text import decode_tokens, encode_text
+from .trace import trace
 
 FORMAT, FORMAT_VERSION = "memory-mosaics-record", "1"
 
@@ -84,7 +84,7 @@ def record_memories(
         "sources": [{"first": 0, "name": "text"}],
         "config": json.loads(model.config.to_json_string(use_diff=False)),
         "model_name": name,
-        "model_hash": hash_parameters(model),
+        "model_fingerprint": fingerprint(model),
         "self_check": summary.self_check,
         "vocabulary": _name_tokens(tokenizer, tensors),
         "versions": {"transformers": transformers.__version__, "memory-mosaics": _own_version()},
@@ -123,15 +123,6 @@ def _name_tokens(tokenizer, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     }
 
 
-def hash_parameters(model: PreTrainedModel) -> str:
-    """SHA-256 of all parameters in the order of the model, with their names: equal for equal weights."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _own_version() -> str:
     try:
         return version("memory-mosaics")
@@ -168,7 +159,8 @@ class MemoryRecord:
         text (`str`): the text.
         sources (`list[dict]`): which tokens come from where: the first of them, and the `name` of the text.
         config (`dict`): the model's config.
-        model_name, model_hash (`str`): where the model came from, and a fingerprint of its parameters.
+        model_name, model_fingerprint (`str`): where the model came from, and a digest of its parameters, as a
+            `MosaicMemory` has it.
         self_check (`dict[str, float]`): how far the record is from the model, see docs/inspector.md.
         vocabulary (`dict[str, str]`): texts of the token ids that tensors name.
         versions (`dict[str, str]`): of the packages that it was made with.
@@ -182,7 +174,7 @@ class MemoryRecord:
         self.sources: list[dict[str, Any]] = details["sources"]
         self.config: dict[str, Any] = details["config"]
         self.model_name: str = details["model_name"]
-        self.model_hash: str = details["model_hash"]
+        self.model_fingerprint: str = details["model_fingerprint"]
         self.self_check: dict[str, float] = details["self_check"]
         self.vocabulary: dict[str, str] = details["vocabulary"]
         self.versions: dict[str, str] = details["versions"]

@@ -14,12 +14,13 @@ from transformers import AutoTokenizer, pipeline
 
 from hub_server import READER, WRITER, run_hub
 from list_mosaic import ListMemory, ListMosaic
-from modeling_mosaic import MosaicForCausalLM, MosaicMemory, memory_reading, merge, read, read_tokens
+from modeling_mosaic import MosaicForCausalLM, MosaicMemory, merge, read, read_tokens
 from modeling_mosaic.compatibility import CACHE_NAME
-from modeling_mosaic.memory_reading import TokenisedText
+from modeling_mosaic.memories import reading
+from modeling_mosaic.memories.portable_memory import BEGINNING, NO_TOKEN, SOURCE, Token
+from modeling_mosaic.memories.reading import TokenisedText
 from modeling_mosaic.model_fingerprint import fingerprint
 from modeling_mosaic.plain_mosaic import PlainMosaic
-from modeling_mosaic.portable_memory import BEGINNING, NO_TOKEN, SOURCE, Token
 
 BOS = 0
 
@@ -339,7 +340,7 @@ def test_what_a_memory_in_front_refuses(model, take):
 def test_reading_in_batches_and_chunks_changes_nothing(model, take, monkeypatch):
     lengths = (40, 3, 16, 1)
     whole, texts = take(*lengths, batch_size=1)
-    monkeypatch.setattr(memory_reading, "CHUNK_SIZE", 16)
+    monkeypatch.setattr(reading, "CHUNK_SIZE", 16)
     memory, _ = take(*lengths, batch_size=3)
     torch.testing.assert_close(memory.keys, whole.keys, rtol=0, atol=1e-12)
     torch.testing.assert_close(memory.values, whole.values, rtol=0, atol=1e-12)

@@ -2,7 +2,7 @@
 
 Deleting a token is four different things, never to be confused:
 
-1. pair i of one unit, everything else frozen: `memory_measures.leave_one_out`, a closed form;
+1. pair i of one unit, everything else frozen: `measures.leave_one_out`, a closed form;
 2. pair i of one unit, and what follows from it: [`delete_from_unit`];
 3. pair i of all units of all layers: [`delete_everywhere`];
 4. the token out of the text: [`delete_from_text`].

@@ -12,14 +12,14 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from . import memory_measures as measures
-from .memory_agreement import CrossRetrieval, correlations, linear_cka, predictability, retrieve_across
-from .memory_edit import memory_layers
-from .memory_expectation import choose_places, expect_deeper, expect_first
-from .memory_norms import SCALAR_GAIN
-from .memory_readout import Readout, direct_of_the_rest, output_of, read_text
-from .memory_slots import QUERY_BLOCK, TOP, strongest, summarise_persistent
-from .memory_trace import LayerTrace, Trace
+from ..memory_norms import SCALAR_GAIN
+from . import measures as measures
+from .agreement import CrossRetrieval, correlations, linear_cka, predictability, retrieve_across
+from .edit import memory_layers
+from .expectation import choose_places, expect_deeper, expect_first
+from .readout import Readout, direct_of_the_rest, output_of, read_text
+from .slots import QUERY_BLOCK, TOP, strongest, summarise_persistent
+from .trace import LayerTrace, Trace
 
 Tensors = dict[str, torch.Tensor]
 

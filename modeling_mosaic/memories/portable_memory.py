@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from ..memory_state import CONTEXTUAL_AVERAGE, PERSISTENT_AVERAGE
+from ..model_fingerprint import fingerprint
 from .eviction import make_policy
+from .files import STATES, load_memory, push_memory, save_memory
 from .memory_cache import MemoryCache
-from .memory_files import STATES, load_memory, push_memory, save_memory
-from .memory_state import CONTEXTUAL_AVERAGE, PERSISTENT_AVERAGE
-from .model_fingerprint import fingerprint
 
 BEGINNING = -1
 SOURCE, NUMBER, START, END, ID = range(5)

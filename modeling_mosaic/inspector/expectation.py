@@ -5,9 +5,9 @@ Shapes: T tokens, H units, D head size, K candidates; L layers.
 
 import torch
 
-from . import memory_measures as measures
-from .memory_readout import first_raw_values
-from .memory_trace import Trace, candidate_raw_values
+from . import measures as measures
+from .readout import first_raw_values
+from .trace import Trace, candidate_raw_values
 
 Tensors = dict[str, torch.Tensor]
 

@@ -16,7 +16,7 @@ import torch
 from .answering_cache import AnsweringCache, AnsweringLayer, append_slots, score_slots
 
 if TYPE_CHECKING:
-    from .configuration_mosaic import MosaicConfig
+    from ..configuration_mosaic import MosaicConfig
 
 # Pairs that go to the archive together, once there are twice as many in front of it.
 BLOCK_SIZE = 512

@@ -12,7 +12,7 @@ from .answering_cache import AnsweringCache, AnsweringLayer, append_slots, pad_s
 from .eviction import EvictionPolicy, choose_slots, make_policy
 
 if TYPE_CHECKING:
-    from .configuration_mosaic import MosaicConfig
+    from ..configuration_mosaic import MosaicConfig
 
 # Tokens of a prompt that are answered before the next eviction.
 CHUNK_SIZE = 16

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
-from .memory_edit import answers_replaced, attending_by, memory_layers
+from .edit import answers_replaced, attending_by, memory_layers
 
 # Tokens whose logits are held at a time.
 LOGIT_BLOCK = 128

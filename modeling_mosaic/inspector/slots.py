@@ -7,11 +7,11 @@ of all banks, numbered bank after bank; n slots that are looked at.
 import torch
 from torch.nn import functional as F
 
-from . import memory_measures as measures
-from .memory_edit import memory_layers
-from .memory_norms import SCALAR_GAIN
-from .memory_readout import TOP_TOKENS, Readout, output_of
-from .memory_trace import LayerTrace, Trace
+from ..memory_norms import SCALAR_GAIN
+from . import measures as measures
+from .edit import memory_layers
+from .readout import TOP_TOKENS, Readout, output_of
+from .trace import LayerTrace, Trace
 
 QUERY_BLOCK = 256
 # Pairs or slots that are listed of each unit and token.

@@ -11,7 +11,7 @@ slot.
 import torch
 from torch.nn import functional as F
 
-from .memory_norms import in_full_precision
+from ..memory_norms import in_full_precision
 
 # SnapKV's published settings: queries that vote, and neighbours over which votes are averaged.
 SNAPKV_WINDOW, SNAPKV_KERNEL = 32, 5

@@ -5,7 +5,7 @@ import torch
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, StaticCache
 
 from modeling_mosaic import MemoryEdit
-from modeling_mosaic.memory_edit import delete_everywhere, delete_from_text, delete_from_unit
+from modeling_mosaic.inspector.edit import delete_everywhere, delete_from_text, delete_from_unit
 from modeling_mosaic.plain_mosaic import PlainMosaic
 
 TIME = 14

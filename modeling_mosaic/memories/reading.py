@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicCache
 
-from .model_fingerprint import fingerprint
+from ..model_fingerprint import fingerprint
 from .portable_memory import NO_TOKEN, MosaicMemory, Token, merge
 
 # Tokens at a time, which bounds what a long text needs besides its pairs.

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import memory_measures as measures
-from .memory_catalogue import MEASURES
+from . import measures as measures
+from .catalogue import MEASURES
 
 if TYPE_CHECKING:
-    from .memory_record import MemoryRecord
+    from .record import MemoryRecord
 
 # Characters of the text in front of a pair that are quoted.
 QUOTED = 24

@@ -14,8 +14,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from modeling_mosaic import MEASURES, MemoryEdit, MemoryRecord, MosaicModel, record_memories
-from modeling_mosaic.memory_catalogue import LEADING
-from modeling_mosaic.memory_edit import memory_layers
+from modeling_mosaic.inspector.catalogue import LEADING
+from modeling_mosaic.inspector.edit import memory_layers
 from modeling_mosaic.plain_mosaic import PlainMosaic
 
 TIME = 40
@@ -324,7 +324,7 @@ def test_remote_code(make_model, text, tmp_path):
     records = [record_memories(either, None, text) for either in (model, remote)]
     for name, tensor in records[0].tensors.items():
         torch.testing.assert_close(records[1].tensors[name], tensor, equal_nan=True, msg=name)
-    assert records[0].model_hash == records[1].model_hash
+    assert records[0].model_fingerprint == records[1].model_fingerprint
     with MemoryEdit().delete(pairs=[3]).applied(remote), torch.no_grad():
         edited = remote(torch.tensor([text])).logits
     with MemoryEdit().delete(pairs=[3]).applied(model), torch.no_grad():
@@ -340,7 +340,16 @@ def test_file(make_model, text, tmp_path):
     assert set(again.tensors) == set(record.tensors)
     for name, tensor in record.tensors.items():
         torch.testing.assert_close(again.tensors[name], tensor, equal_nan=True, rtol=0, atol=0)
-    for name in ("tokens", "offsets", "text", "config", "self_check", "model_hash", "vocabulary", "sources"):
+    for name in (
+        "tokens",
+        "offsets",
+        "text",
+        "config",
+        "self_check",
+        "model_fingerprint",
+        "vocabulary",
+        "sources",
+    ):
         assert getattr(again, name) == getattr(record, name)
     assert str(again.explain(1, 2, 20)) == str(record.explain(1, 2, 20))
     again.save(path)

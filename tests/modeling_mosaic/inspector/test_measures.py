@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from modeling_mosaic import memory_measures as measures
-from modeling_mosaic.memory_agreement import (
+from modeling_mosaic.inspector import measures as measures
+from modeling_mosaic.inspector.agreement import (
     CrossRetrieval,
     correlations,
     linear_cka,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from . import memory_measures as measures
-from .memory_edit import memory_layers
-from .memory_trace import Trace, logit_blocks, token_losses
+from . import measures as measures
+from .edit import memory_layers
+from .trace import Trace, logit_blocks, token_losses
 
 TOP_TOKENS = 10
 

@@ -5,16 +5,16 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from modeling_mosaic import memory_search
 from modeling_mosaic.compatibility import CACHE_NAME
-from modeling_mosaic.memory_search import GrowingRows, PairArchive, SearchedCache, neglected_bound
+from modeling_mosaic.memories import searched_cache
+from modeling_mosaic.memories.searched_cache import GrowingRows, PairArchive, SearchedCache, neglected_bound
 
 pytest.importorskip("faiss", reason="the extra `search` is not installed")
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(memory_search, "BLOCK_SIZE", 8)
+    monkeypatch.setattr(searched_cache, "BLOCK_SIZE", 8)
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from modeling_mosaic import BoundedCache
-from modeling_mosaic.bounded_cache import BoundedLayer
 from modeling_mosaic.compatibility import CACHE_NAME
-from modeling_mosaic.eviction import POLICIES, make_policy
+from modeling_mosaic.memories.bounded_cache import BoundedLayer
+from modeling_mosaic.memories.eviction import POLICIES, make_policy
 
 
 class ListedPair:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from torch.nn import functional as F
 from transformers.cache_utils import DynamicCache
 
-from .configuration_mosaic import MosaicConfig
+from ..configuration_mosaic import MosaicConfig
 
 if TYPE_CHECKING:
     from .portable_memory import MosaicMemory
