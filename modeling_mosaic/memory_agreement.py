@@ -74,10 +74,10 @@ def predictability(states_HTD: torch.Tensor, ridge: float = 1e-2) -> torch.Tenso
     states_TC = states_TC - states_TC[: time // 2].mean(0)
     fit_TC, test_TC = states_TC[: time // 2], states_TC[time // 2 :]
     gram_CC = fit_TC.mT @ fit_TC
-    gram_CC += ridge * gram_CC.diagonal().mean() * torch.eye(len(gram_CC), dtype=gram_CC.dtype)
+    gram_CC.diagonal().add_(ridge * gram_CC.diagonal().mean())
     shares = []
     for unit in range(units):
-        own = torch.zeros(units * size, dtype=torch.bool)
+        own = torch.zeros(units * size, dtype=torch.bool, device=gram_CC.device)
         own[unit * size : (unit + 1) * size] = True
         map_CD = torch.linalg.solve(gram_CC[~own][:, ~own], gram_CC[~own][:, own])
         missed = (test_TC[:, own] - test_TC[:, ~own] @ map_CD).square().sum()

@@ -210,7 +210,8 @@ def leave_one_out(weights_TS: torch.Tensor, values_SD: torch.Tensor) -> torch.Te
     the other pairs, as the difference would lose its digits where `w_i` is near 1, and 0 where there is none.
     """
     pairs = weights_TS.shape[-1]
-    others_TSS = weights_TS[..., None, :] * (1 - torch.eye(pairs, dtype=weights_TS.dtype))
+    is_other_SS = ~torch.eye(pairs, dtype=torch.bool, device=weights_TS.device)
+    others_TSS = weights_TS[..., None, :] * is_other_SS
     rest_TS1 = others_TSS.sum(-1, keepdim=True)
     return (others_TSS / rest_TS1.masked_fill(rest_TS1 == 0, 1)) @ values_SD.unsqueeze(-3)
 

@@ -15,6 +15,7 @@ from mosaic_lab.inspection.heads import BINS
 from mosaic_lab.inspection.plot import by_class, draw
 from mosaic_lab.inspection.units import CLASSES, KINDS
 
+TEXTS = ("stories", "other")
 # Targets with less news than this are known beforehand.
 KNOWN = 0.1
 # Units that are worth more than this, in nats per token, are listed.
@@ -93,12 +94,13 @@ def format_predictions(runs: Runs) -> str:
                 f"{error[place]:.2f} (place {1 + (error > error[place]).sum()})",
                 f"{rank_correlation(auc, worth):+.2f}",
                 f"{rank_correlation(-error, worth):+.2f}",
+                _correlation_on_other(arrays),
             ]
         )
     for result, arrays in runs:
         if result["model_type"] != "mosaic":
             auc = arrays["stories.next_token_auc"]
-            rows.append([result["name"], "", _mean(auc), *[""] * 9])
+            rows.append([result["name"], "", _mean(auc), *[""] * 10])
     head = [
         "model",
         "units with news",
@@ -112,26 +114,37 @@ def format_predictions(runs: Runs) -> str:
         "its error (from the worst)",
         "AUC, worth",
         "-error, worth",
+        "AUC, worth, other",
     ]
     return (
         "Claim 1. Do values say what a memory seeks to predict? AUC: the true next token's target is nearer "
         "to the answer than another token's (0.5: chance); of GPT-2s, of the first layer's heads and the "
-        "next token's value. The last two columns are rank correlations over units.\n\n" + table(head, rows)
+        "next token's value. The last columns are rank correlations over units, one on the other text.\n\n"
+        + table(head, rows)
     )
 
 
+def _correlation_on_other(arrays: dict[str, np.ndarray]) -> str:
+    """The rank correlation of AUC and worth on the other text, if there is one."""
+    if "other.ablation_cost" not in arrays:
+        return ""
+    return f"{rank_correlation(arrays['other.next_token_auc'], arrays['other.ablation_cost']):+.2f}"
+
+
 def format_units(runs: Runs) -> str:
-    """The units of trained mosaics that are worth most."""
+    """The units of trained mosaics that are worth most, on either text."""
     rows = []
-    names = ("ablation_cost", "peek_share", "next_token_auc", "error", "skill_over_mean", "newest_mass")
+    names = ("peek_share", "next_token_auc", "error", "skill_over_mean", "newest_mass", "same_token_mass")
     for result, arrays in mosaics(runs, is_trained=True):
-        numbers = [arrays[f"stories.{name}"] for name in (*names, "same_token_mass")]
-        for layer, unit in np.argwhere(numbers[0] >= WORTH_LISTING):
-            rows.append(
-                [result["name"], f"{layer}.{unit}", *(f"{array[layer, unit]:.2f}" for array in numbers)]
-            )
-    head = ["model", "unit", "worth", "news", "AUC", "error", "skill over mean", "on newest", "on same token"]
-    return f"Units worth {WORTH_LISTING} nats and more.\n\n{table(head, rows)}"
+        worth = [arrays[f"{text}.ablation_cost"] for text in TEXTS if f"{text}.ablation_cost" in arrays]
+        numbers = [*worth, *(arrays[f"stories.{name}"] for name in names)]
+        for layer, unit in np.argwhere(np.max(worth, 0) >= WORTH_LISTING):
+            cells = [f"{array[layer, unit]:.2f}" for array in numbers]
+            rows.append([result["name"], f"{layer}.{unit}", *cells[: len(worth)], *[""] * (2 - len(worth))])
+            rows[-1] += cells[len(worth) :]
+    head = ["model", "unit", *(f"worth, {text}" for text in TEXTS), "news", "AUC", "error", "skill over mean"]
+    head += ["on newest", "on same token"]
+    return f"Units worth {WORTH_LISTING} nats and more on a text.\n\n{table(head, rows)}"
 
 
 def format_retrieval(runs: Runs) -> str:
@@ -177,14 +190,14 @@ def format_other(runs: Runs) -> str:
         gap = references.get((result["num_layers"], _seed_of(result))) if result["is_trained"] else None
         # Specialisation over the most pairs.
         special = np.array([specialisation(layer[-1]) for layer in arrays["stories.retrieval"]])
-        worth = {place: arrays[f"{place}.ablation_cost"] for place in ("stories", "other")}
+        worth = {place: arrays[f"{place}.ablation_cost"] for place in TEXTS}
         late = arrays["other.worth_late"] - arrays["other.worth_early"]
         rows.append(
             [
                 result["name"],
-                *(f"{result['losses'][place]:.2f}" for place in ("stories", "other")),
-                *(f"{result['losses'][p] - gap[p]:+.2f}" if gap else "" for p in ("stories", "other")),
-                *(f"{worth[place].sum():+.2f}" for place in ("stories", "other")),
+                *(f"{result['losses'][place]:.2f}" for place in TEXTS),
+                *(f"{result['losses'][p] - gap[p]:+.2f}" if gap else "" for p in TEXTS),
+                *(f"{worth[place].sum():+.2f}" for place in TEXTS),
                 f"{late.sum():+.2f}",
                 f"{rank_correlation(special, worth['other']):+.2f}",
                 f"{rank_correlation(special, late):+.2f}",
@@ -236,7 +249,7 @@ def format_copying(runs: Runs) -> str:
 def format_novelty(runs: Runs) -> str:
     """Claim 11: do contextual and persistent memories share the work by novelty?"""
     rows = []
-    for (result, arrays), place in product(mosaics(runs), ("stories", "other")):
+    for (result, arrays), place in product(mosaics(runs), TEXTS):
         if f"{place}.class_tokens" in arrays:
             tokens = arrays[f"{place}.class_tokens"]
             cost, logit = (by_class(arrays, place, name) for name in ("cost", "logit"))
