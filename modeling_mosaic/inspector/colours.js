@@ -18,8 +18,11 @@ const parse = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2
 
 /** Red, green, blue at a place between 0 and 1. */
 export function ramp(kind, place) {
-  const stops = SCALES[theme()][kind], x = Math.min(1, Math.max(0, place)) * (stops.length - 1);
-  const below = Math.min(Math.floor(x), stops.length - 2), a = parse(stops[below]), b = parse(stops[below + 1]);
+  const stops = SCALES[theme()][kind],
+    x = Math.min(1, Math.max(0, place)) * (stops.length - 1);
+  const below = Math.min(Math.floor(x), stops.length - 2),
+    a = parse(stops[below]),
+    b = parse(stops[below + 1]);
   return a.map((channel, i) => Math.round(channel + (b[i] - channel) * (x - below)));
 }
 
@@ -27,8 +30,10 @@ export const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
 
 /** Black or white, whichever is legible on a colour. */
 export function ink([red, green, blue]) {
-  const linear = [red, green, blue].map((c) => ((c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 ? "#10151a" : "#ffffff";
+  const linear = [red, green, blue].map((c) =>
+    (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4,
+  );
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 ? "#000000" : "#ffffff";
 }
 
 /** A scale for numbers: its kind, ends, and the place of a number on it. Ends leave out the outermost hundredth. */
@@ -46,8 +51,10 @@ export function scaleOf(arrays, range = null) {
     high = seen[Math.min(seen.length - 1, Math.floor(0.99 * seen.length))] ?? 1;
   }
   const signed = low < 0;
-  if (signed) { high = Math.max(-low, high); low = -high; }
-  else if (!range && low < 0.3 * high) low = 0;
+  if (signed) {
+    high = Math.max(-low, high);
+    low = -high;
+  } else if (!range && low < 0.3 * high) low = 0;
   if (!(high > low)) high = low + 1;
   const kind = signed ? "signed" : "plain";
   const place = (x) => (x - low) / (high - low);
@@ -56,9 +63,10 @@ export function scaleOf(arrays, range = null) {
 
 /** The same scale in paler colours, behind text. */
 export function pale(scale) {
-  const place = scale.kind === "signed" ? (x) => 0.5 + 0.66 * (scale.place(x) - 0.5) : (x) => 0.62 * scale.place(x);
-  const within = (x) => Math.min(scale.high, Math.max(scale.low, x));
-  return { ...scale, rgb: (x) => ramp(scale.kind, place(within(x))) };
+  const reach = theme() === "dark" ? 0.5 : 0.62;
+  const within = (x) => Math.min(1, Math.max(0, scale.place(x)));
+  const place = scale.kind === "signed" ? (x) => 0.5 + reach * (within(x) - 0.5) : (x) => reach * within(x);
+  return { ...scale, rgb: (x) => ramp(scale.kind, place(x)) };
 }
 
 /** A strip that explains a scale, drawn as a gradient. */

@@ -6,11 +6,14 @@ function fill(element, properties, children) {
   for (const [name, value] of Object.entries(properties ?? {})) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "style") for (const [key, part] of Object.entries(value)) element.style.setProperty(key, part);
+    else if (name === "style")
+      for (const [key, part] of Object.entries(value)) element.style.setProperty(key, part);
     else if (name === "value") element.value = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -35,14 +38,22 @@ export function menu(label, options, value, onchange) {
     Array.isArray(text)
       ? h("optgroup", { label: key }, text.map(option))
       : h("option", { value: key, selected: key === value }, text);
-  return h("label", { class: "menu" }, h("span", {}, label),
-    h("select", { onchange: (event) => onchange(event.target.value) }, options.map(option)));
+  return h(
+    "label",
+    { class: "menu" },
+    h("span", {}, label),
+    h("select", { onchange: (event) => onchange(event.target.value) }, options.map(option)),
+  );
 }
 
 /** A canvas of a size in CSS pixels, sharp on dense screens. */
 export function canvas(width, height, properties = {}) {
   const ratio = globalThis.devicePixelRatio || 1;
-  const element = h("canvas", { width: Math.round(width * ratio), height: Math.round(height * ratio), ...properties });
+  const element = h("canvas", {
+    width: Math.round(width * ratio),
+    height: Math.round(height * ratio),
+    ...properties,
+  });
   element.style.width = `${width}px`;
   element.style.height = `${height}px`;
   const context = element.getContext("2d");
@@ -54,7 +65,12 @@ export function canvas(width, height, properties = {}) {
 export function onFrame(run) {
   let waiting = null;
   return (...parameters) => {
-    if (waiting === null) requestAnimationFrame(() => { const last = waiting; waiting = null; run(...last); });
+    if (waiting === null)
+      requestAnimationFrame(() => {
+        const last = waiting;
+        waiting = null;
+        run(...last);
+      });
     waiting = parameters;
   };
 }
@@ -62,7 +78,11 @@ export function onFrame(run) {
 /** Puts new children into a host, and leaves focus and scrolling where they were. */
 export function redraw(host, ...children) {
   const key = host.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
-  const scrolled = Array.from(host.querySelectorAll("[data-scroll]"), (e) => [e.dataset.scroll, e.scrollLeft, e.scrollTop]);
+  const scrolled = Array.from(host.querySelectorAll("[data-scroll]"), (e) => [
+    e.dataset.scroll,
+    e.scrollLeft,
+    e.scrollTop,
+  ]);
   host.replaceChildren(...children.flat(Infinity).filter(Boolean));
   for (const [name, left, top] of scrolled) {
     const element = host.querySelector(`[data-scroll="${name}"]`);

@@ -4,7 +4,18 @@ import { s } from "inspector/dom";
 import { css, ink } from "inspector/colours";
 import { visible } from "inspector/words";
 
-const STYLES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "font-family", "font-size", "font-weight", "text-anchor", "opacity", "paint-order"];
+const STYLES = [
+  "fill",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "font-family",
+  "font-size",
+  "font-weight",
+  "text-anchor",
+  "opacity",
+  "paint-order",
+];
 
 /** A copy of a drawing that needs no style sheet. */
 export function standalone(drawing) {
@@ -31,45 +42,85 @@ export function stacked(title, drawings) {
   let height = 40;
   const width = Math.max(320, ...drawings.map((drawing) => drawing.viewBox.baseVal.width)) + 32;
   const parts = drawings.map((drawing) => {
-    const copy = drawing.cloneNode(true), { width: w, height: h } = drawing.viewBox.baseVal;
-    for (const [name, value] of Object.entries({ x: 16, y: height, width: w, height: h })) copy.setAttribute(name, value);
+    const copy = drawing.cloneNode(true),
+      { width: w, height: h } = drawing.viewBox.baseVal;
+    for (const [name, value] of Object.entries({ x: 16, y: height, width: w, height: h }))
+      copy.setAttribute(name, value);
     height += h + 18;
     return copy;
   });
-  return s("svg", { viewBox: `0 0 ${width} ${height}`, width, height, class: "chart" },
-    s("text", { x: 16, y: 24, class: "title" }, title), parts);
+  return s(
+    "svg",
+    { viewBox: `0 0 ${width} ${height}`, width, height, class: "chart" },
+    s("text", { x: 16, y: 24, class: "title" }, title),
+    parts,
+  );
 }
 
-const shown = (value) => (typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value ?? ""));
+const shown = (value) =>
+  typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value ?? "");
 
 /** A table as a drawing; numbers stand to the right. */
 export function tableFigure({ columns, rows }) {
   const cells = [columns, ...rows.map((row) => row.map((value) => visible(shown(value)).slice(0, 90)))];
-  const widths = columns.map((_, c) => 14 + 6.6 * Math.max(...cells.map((row) => Array.from(String(row[c])).length)));
+  const widths = columns.map(
+    (_, c) => 14 + 6.6 * Math.max(...cells.map((row) => Array.from(String(row[c])).length)),
+  );
   const starts = widths.map((_, c) => widths.slice(0, c).reduce((sum, w) => sum + w, 0));
   const isNumber = columns.map((_, c) => rows.every((row) => typeof row[c] === "number"));
   const total = starts.at(-1) + widths.at(-1);
-  return s("svg", { viewBox: `0 0 ${total} ${22 * cells.length + 6}`, width: total, height: 22 * cells.length + 6, class: "chart" },
-    cells.map((row, r) => row.map((text, c) => s("text", {
-      x: isNumber[c] ? starts[c] + widths[c] - 10 : starts[c], y: 22 * r + 16,
-      class: `${r ? "cellText" : "cellText strong"} ${isNumber[c] ? "end" : ""}`,
-    }, text))));
+  return s(
+    "svg",
+    {
+      viewBox: `0 0 ${total} ${22 * cells.length + 6}`,
+      width: total,
+      height: 22 * cells.length + 6,
+      class: "chart",
+    },
+    cells.map((row, r) =>
+      row.map((text, c) =>
+        s(
+          "text",
+          {
+            x: isNumber[c] ? starts[c] + widths[c] - 10 : starts[c],
+            y: 22 * r + 16,
+            class: `${r ? "cellText" : "cellText strong"} ${isNumber[c] ? "end" : ""}`,
+          },
+          text,
+        ),
+      ),
+    ),
+  );
 }
 
 /** The coloured text as a drawing, in lines of a given width. */
 export function textFigure(tokens, colourOf, width = 760) {
   const measure = document.createElement("canvas").getContext("2d");
   measure.font = "16px Georgia, 'DejaVu Serif', serif";
-  let x = 0, y = 0;
+  let x = 0,
+    y = 0;
   const parts = [];
   tokens.forEach((token, i) => {
-    const text = visible(token), size = measure.measureText(text).width;
-    if (x + size > width && x > 0) { x = 0; y += 28; }
+    const text = visible(token),
+      size = measure.measureText(text).width;
+    if (x + size > width && x > 0) {
+      x = 0;
+      y += 28;
+    }
     const colour = colourOf(i);
     if (colour) parts.push(s("rect", { x, y, width: size, height: 24, fill: css(colour) }));
-    parts.push(s("text", { x, y: y + 17, class: "prose", "xml:space": "preserve", fill: colour ? ink(colour) : null }, text));
+    parts.push(
+      s(
+        "text",
+        { x, y: y + 17, class: "prose", "xml:space": "preserve", fill: colour ? ink(colour) : null },
+        text,
+      ),
+    );
     x += size;
-    if (token.includes("\n")) { x = 0; y += 28; }
+    if (token.includes("\n")) {
+      x = 0;
+      y += 28;
+    }
   });
   return s("svg", { viewBox: `0 0 ${width} ${y + 32}`, width, height: y + 32, class: "chart" }, parts);
 }
@@ -97,7 +148,11 @@ export async function png(svg) {
   const image = new Image();
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
   await image.decode();
-  const scale = Math.min(2, 16000 / Math.max(image.width, image.height), Math.sqrt(60e6 / (image.width * image.height)));
+  const scale = Math.min(
+    2,
+    16000 / Math.max(image.width, image.height),
+    Math.sqrt(60e6 / (image.width * image.height)),
+  );
   const canvas = document.createElement("canvas");
   canvas.width = Math.round(image.width * scale);
   canvas.height = Math.round(image.height * scale);

@@ -42,8 +42,9 @@ export function target(unit, t) {
 }
 
 /** Relative error |y - v| / |v| and cosine of a prediction and a target. */
-export function compare(y, v) {
-  const length = Math.sqrt(squared(v)), size = Math.sqrt(squared(y));
+function compare(y, v) {
+  const length = Math.sqrt(squared(v)),
+    size = Math.sqrt(squared(y));
   let difference = 0;
   for (let d = 0; d < v.length; d++) difference += (y[d] - v[d]) ** 2;
   return {
@@ -55,7 +56,8 @@ export function compare(y, v) {
 /** A unit's prediction at t without the forgotten pairs, beside its target. Certainty is |y| / |v|. */
 export function recall(unit, t, forgotten = new Set()) {
   const row = weights(unit, t, forgotten);
-  const y = answer(unit, row), v = target(unit, t);
+  const y = answer(unit, row),
+    v = target(unit, t);
   const scale = Math.sqrt(squared(unit.values.subarray(0, unit.dim)));
   const certainty = unit.pairs && t ? Math.sqrt(squared(y)) / scale : NaN;
   const seen = v && t ? compare(y, v) : { error: NaN, cosine: NaN };
@@ -69,12 +71,17 @@ export function recall(unit, t, forgotten = new Set()) {
  * logit    w_i v_i . readout, its part of what the unit adds to a token's logit.
  */
 export function contributions(unit, recalled, readout = null) {
-  const { row, y, v } = recalled, { values, dim } = unit;
-  const length = squared(y), now = v ? squared(v.map((x, d) => x - y[d])) : NaN, scale = v ? squared(v) : NaN;
-  const share = new Float64Array(row.length), effect = new Float64Array(row.length).fill(NaN);
+  const { row, y, v } = recalled,
+    { values, dim } = unit;
+  const length = squared(y),
+    now = v ? squared(v.map((x, d) => x - y[d])) : NaN,
+    scale = v ? squared(v) : NaN;
+  const share = new Float64Array(row.length),
+    effect = new Float64Array(row.length).fill(NaN);
   const logit = new Float64Array(row.length).fill(NaN);
   for (let i = 0; i < row.length; i++) {
-    const weight = row[i], rest = 1 - weight;
+    const weight = row[i],
+      rest = 1 - weight;
     share[i] = length > 0 ? (weight * dot(values, i * dim, y, 0, dim)) / length : NaN;
     if (readout) logit[i] = weight * dot(values, i * dim, readout, 0, dim);
     if (!v) continue;
@@ -96,18 +103,67 @@ export function largest(row, count, key = (x) => x) {
 
 /** Tokens pushed up most: [place among the candidates, logit above the mean]. */
 export function pushed(table, y, scale, dim) {
-  const count = table.length / dim, logits = new Float64Array(count);
+  const count = table.length / dim,
+    logits = new Float64Array(count);
   for (let b = 0; b < count; b++) logits[b] = scale * dot(table, b * dim, y, 0, dim);
   return logits;
 }
 
 /** For each candidate next token b, how well y points to the value that it would make: cos(y, c u_t + (1 - c) u(b)). */
 export function expectations(raw, y, place, mix, dim) {
-  const count = raw.length / dim, cosine = new Float64Array(count), size = Math.sqrt(squared(y));
+  const count = raw.length / dim,
+    cosine = new Float64Array(count),
+    size = Math.sqrt(squared(y));
   const would = new Float64Array(dim);
   for (let b = 0; b < count; b++) {
     for (let d = 0; d < dim; d++) would[d] = mix * raw[place * dim + d] + (1 - mix) * raw[b * dim + d];
     cosine[b] = dot(would, 0, y, 0, dim) / (Math.sqrt(squared(would)) * size);
   }
   return cosine;
+}
+
+/**
+ * Errors |r - v| / |v| along the text of predictors that need no memory: the mean of the values stored so far, the
+ * newest one, and what is known of the target beforehand, Norm(c u_t), where raw values u_t are given.
+ */
+export function trivialErrors(unit, rawAt = null, mix = NaN) {
+  if (unit.trivial) return unit.trivial;
+  const { values, dim, pairs } = unit,
+    size = unit.T,
+    scale = Math.sqrt(squared(values.subarray(0, dim)));
+  const [mean, newest, known] = [0, 1, 2].map(() => new Float64Array(size).fill(NaN)),
+    sum = new Float64Array(dim);
+  for (let t = 1; t < pairs; t++) {
+    const v = target(unit, t),
+      last = values.subarray((t - 1) * dim, t * dim),
+      raw = rawAt && rawAt(t);
+    for (let d = 0; d < dim; d++) sum[d] += last[d];
+    mean[t] = compare(
+      sum.map((x) => x / t),
+      v,
+    ).error;
+    newest[t] = compare(last, v).error;
+    if (raw) {
+      const length = Math.sqrt(squared(raw)),
+        sign = Math.sign(mix);
+      known[t] = compare(
+        raw.map((x) => (sign * scale * x) / length),
+        v,
+      ).error;
+    }
+  }
+  return (unit.trivial = rawAt ? { mean, newest, known } : { mean, newest });
+}
+
+/** The strongest pairs at a token, [pair, weight], exactly from keys or as the record keeps them. */
+export function strongestPairs(unit, t, forgotten, count) {
+  if (unit.exact && t > 0) {
+    const { row } = recall(unit, t, forgotten);
+    return largest(row, count).map((i) => [i, row[i]]);
+  }
+  if (!unit.pair_index) return [];
+  return Array.from({ length: Math.min(count, unit.kept) }, (_, k) => [
+    unit.pair_index[t * unit.kept + k],
+    unit.pair_weight[t * unit.kept + k],
+  ]).filter(([i]) => i >= 0);
 }

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import math
 from collections.abc import Iterable
 
@@ -14,7 +15,18 @@ from ..memory_catalogue import MEASURES
 # Half precision is enough for keys if it moves no weight by more than this: one of the last digit shown.
 MAX_WEIGHT_ERROR = 1e-3
 # Measures along the text that come first where not all have a place.
-FIRST_MEASURES = ("error", "ablation_cost", "certainty", "direct_logit", "newest_mass", "next_token_rank")
+FIRST_MEASURES = (
+    "error",
+    "ablation_cost",
+    "certainty",
+    "direct_logit",
+    "next_token_rank",
+    "newest_mass",
+)
+# Measures and units that have their place before the strongest pairs of all units.
+MEASURES_BEFORE_PAIRS, UNITS_BEFORE_PAIRS = 3, 3
+# How many of the strongest pairs of a unit and token, the more the better.
+PAIRS = (8, 4, 2, 1)
 MODEL = (
     "token_ids",
     "loss",
@@ -25,9 +37,8 @@ MODEL = (
     "contextual.mix",
     "contextual.value_scale",
 )
-SLOTS = ("use", "most_used", "length", "tokens", "token_logits", "callers", "caller_weights")
+SLOTS = ("use", "most_used", "tokens", "token_logits", "callers", "caller_weights")
 READOUT = ("readout.token_ids", "readout.rows", "readout.raw_values")
-PAIRS = ("index", "weight", "effect", "share")
 
 
 class Packs(dict):
@@ -49,29 +60,40 @@ class Packs(dict):
 def pack_record(record, units: str | Iterable, room: int) -> Packs:
     """The packs of a record. Named units are always there, the rest as far as there is room.
 
-    `record`: what the page cannot do without. `measure.NAME`: a measure along the text. `readout`: what turns
-    answers into logits. `pairs`: the strongest pairs, if not all units have a pack `unit.LAYER.UNIT` with keys
-    and values.
+    `record` is what the page cannot do without, `unit.LAYER.UNIT` keys and values, `readout` what turns
+    answers into logits, `pairs` the strongest pairs of units without keys; the others are measures.
     """
     every = [(layer, unit) for layer in range(record.num_layers) for unit in range(record.num_units)]
     named = [_known(unit, every) for unit in ([] if units == "auto" else every if units == "all" else units)]
     packs = Packs(room)
-    packs.add("record", _small_arrays(record), record.metadata)
+    packs.add("record", _small_arrays(record), record.metadata | {"sentences": _sentences(record)})
     for layer, unit in named:
         packs.add(f"unit.{layer}.{unit}", _unit_arrays(record, layer, unit))
     measures = sorted(_along_text(record), key=lambda name: (*FIRST_MEASURES, name).index(name))
-    first = [name for name in measures if name in FIRST_MEASURES]
-    for name in first:
-        packs.add(name, {f"measure.{name}": _half(record.measure(name))}, room=packs.room)
-    packs.add("readout", {name: _half(record.tensors[name]) for name in READOUT}, room=packs.room)
     left = [unit for unit in _dearest_first(record, every) if unit not in named]
+    wanted = left if units == "auto" else []
+
+    def add_measures(names: list):
+        for name in names:
+            packs.add(name, {f"measure.{name}": _half(record.measure(name))}, room=packs.room)
+
+    def add_units(units: list):
+        for layer, unit in units:
+            if not packs.add(f"unit.{layer}.{unit}", _unit_arrays(record, layer, unit), room=packs.room):
+                break
+
+    add_measures(measures[:MEASURES_BEFORE_PAIRS])
+    add_units(wanted[:UNITS_BEFORE_PAIRS])
     if left and (units != "auto" or packs.room < _size_of_units(record)):
-        next((n for n in (8, 4, 2) if packs.add("pairs", _strongest(record, n), room=packs.room / 2)), None)
-    for layer, unit in left if units == "auto" else []:
-        if not packs.add(f"unit.{layer}.{unit}", _unit_arrays(record, layer, unit), room=packs.room):
-            break
-    for name in measures[len(first) :]:
-        packs.add(name, {f"measure.{name}": _half(record.measure(name))}, room=packs.room)
+        pairs = _strongest(record, max(PAIRS))
+        for count in PAIRS:
+            if packs.add(
+                "pairs", {name: array[..., :count] for name, array in pairs.items()}, room=packs.room
+            ):
+                break
+    packs.add("readout", {name: _half(record.tensors[name]) for name in READOUT}, room=packs.room)
+    add_measures(measures[MEASURES_BEFORE_PAIRS:])
+    add_units(wanted[UNITS_BEFORE_PAIRS:])
     return packs
 
 
@@ -84,6 +106,11 @@ def _known(unit: tuple, every: list) -> tuple:
     if unit not in every:
         raise ValueError(f"units: there is no unit {unit}; they reach from {every[0]} to {every[-1]}")
     return unit
+
+
+def _sentences(record) -> str:
+    layers, units = range(record.num_layers), range(record.num_units)
+    return json.dumps([[record.sentence(layer, unit) for unit in units] for layer in layers])
 
 
 def _along_text(record) -> list[str]:
@@ -103,6 +130,8 @@ def _small_arrays(record) -> dict:
     """What the page cannot do without, with the means of the measures along the text."""
     names = [*MODEL, *(f"persistent.slot_{name}" for name in SLOTS)]
     arrays = {name: _half(record.tensors[name]) for name in names if name in record.tensors}
+    lengths, most_used = (record.tensors[f"persistent.slot_{name}"] for name in ("length", "most_used"))
+    arrays["persistent.slot_length"] = _half(lengths.gather(-1, most_used))
     for name in ("loss", "entropy", "final_scale", "top_logprobs"):
         arrays[name] = record.tensors[name].float().numpy()
     for name in record.measures:
@@ -154,8 +183,30 @@ def _weight_error(keys: torch.Tensor, block: int = 256) -> float:
 def _strongest(record, count: int) -> dict:
     """The strongest pairs of every unit and token, with what they are worth: no weight without its effect."""
     index = record.tensors["contextual.pair_index"][..., :count]
-    small = index.shape[2] <= 32767
-    arrays = {"contextual.pair_index": index.to(torch.int16 if small else torch.int32).numpy()}
-    for name in PAIRS[1:]:
-        arrays[f"contextual.pair_{name}"] = _half(record.tensors[f"contextual.pair_{name}"][..., :count])
-    return arrays
+    weight = record.tensors["contextual.pair_weight"][..., :count]
+    layers, units = range(record.num_layers), range(record.num_units)
+    effect = [[_effects(record, layer, unit, index[layer, unit]) for unit in units] for layer in layers]
+    small = index.shape[2] <= torch.iinfo(torch.int16).max
+    return {
+        "contextual.pair_index": index.to(torch.int16 if small else torch.int32).numpy(),
+        "contextual.pair_weight": _half(weight),
+        "contextual.pair_effect": _half(torch.stack([torch.stack(row) for row in effect])),
+    }
+
+
+def _effects(record, layer: int, unit: int, index: torch.Tensor) -> torch.Tensor:
+    """What forgetting a pair does to the error: `(|v - y'|^2 - |v - y|^2) / |v|^2`; positive if it helps.
+
+    Without pair i the answer is `y' = (y - w_i v_i) / (1 - w_i)`. `index` and result are `(time, pairs)`; NaN
+    where there is no such pair, or no target yet.
+    """
+    target, keys = (record.tensors[f"contextual.{name}"][layer, unit].double() for name in ("values", "keys"))
+    index, known = index[:-1].long().clamp(min=0), index[:-1] >= 0
+    weights = (keys[:-1] @ keys[:-1].mT).masked_fill(torch.ones(2 * index.shape[:1]).triu() > 0, -math.inf)
+    weights = weights.softmax(-1).nan_to_num(0)
+    answer, weight = (weights @ target)[:, None], weights.gather(1, index)[..., None]
+    without = ((answer - weight * target[index]) / (1 - weight)).masked_fill(weight == 1, 0)
+    change = [(target[:, None] - given).square().sum(-1) for given in (without, answer)]
+    change = (change[0] - change[1]) / target.square().sum(-1, keepdim=True)
+    change = change.masked_fill(~known, math.nan)
+    return torch.nn.functional.pad(change, (0, 0, 0, 1), value=math.nan)

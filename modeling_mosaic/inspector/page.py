@@ -11,13 +11,17 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
+from ..memory_catalogue import LEADING, MEASURES
 from .packs import as_base64, pack_record
 
 FOLDER = Path(__file__).parent
-# Larger pages are slow to send and to open. What is left out, the page reads from a record file dropped on it.
+# Larger pages are slow to send and to open. What is left out is read from a record file dropped on the page.
 MAX_BYTES = 9_500_000
+# Of a page in a notebook, which grows by as much.
+MAX_NOTEBOOK_BYTES = 4_000_000
 
 
 def write_page(record, path, *, units: str | Iterable = "auto", compare=None) -> Path:
@@ -45,39 +49,44 @@ def write_page(record, path, *, units: str | Iterable = "auto", compare=None) ->
 
 def page_html(record, *, units: str | Iterable = "auto", compare=None, serve: bool = False) -> str:
     """The page as a string; arguments as those of `write_page`. A served page may ask its own server."""
-    records = [record] if compare is None else [record, compare]
+    return _page([record] if compare is None else [record, compare], units, serve, MAX_BYTES)
+
+
+def notebook_html(record) -> str:
+    """The page in a frame of its own, for a notebook's output."""
+    page = html.escape(_page([record], "auto", False, MAX_NOTEBOOK_BYTES), quote=True)
+    return (
+        f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-downloads" title="Memory inspector" '
+        'style="width: 100%; height: 860px; border: 0"></iframe>'
+    )
+
+
+def _page(records: list, units: str | Iterable, serve: bool, max_bytes: int) -> str:
     packs = [
         f'<script type="application/x-safetensors" data-pack="{place}.{name}">{pack}</script>'
         for place, one in enumerate(records)
-        for name, pack in pack_record(one, units, MAX_BYTES // len(records)).items()
+        for name, pack in pack_record(one, units, max_bytes // len(records)).items()
     ]
     modules = {
         f"inspector/{path.stem}": f"data:text/javascript;base64,{as_base64(_module(path))}"
         for path in sorted(FOLDER.glob("*.js"))
         if path.name != "start.js"
     }
+    catalogue = {"measures": [asdict(one) for one in MEASURES.values()], "leading": LEADING}
     scripts = {"importmap": json.dumps({"imports": modules}), "start": (FOLDER / "start.js").read_text()}
     parts = scripts | {
         "hashes": " ".join(f"'sha256-{_hash(text)}'" for text in scripts.values()),
         "connect": "'self'" if serve else "'none'",
         "style": (FOLDER / "page.css").read_text(),
+        "catalogue": as_base64(json.dumps(catalogue).encode()),
         "packs": "\n".join(packs),
         # Last, as a name may look like a place to fill.
-        "title": html.escape("Memories of " + " and ".join(one.model_name for one in records)),
+        "title": html.escape("Memories of " + " and ".join(Path(one.model_name).name for one in records)),
     }
     page = (FOLDER / "page.html").read_text()
     for name, text in parts.items():
         page = page.replace("{{" + name + "}}", text, 1)
     return page
-
-
-def notebook_html(record) -> str:
-    """The page in a frame of its own, for a notebook's output."""
-    page = html.escape(page_html(record), quote=True)
-    return (
-        f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-downloads" title="Memory inspector" '
-        'style="width: 100%; height: 860px; border: 0"></iframe>'
-    )
 
 
 def _module(path: Path) -> bytes:

@@ -33,30 +33,58 @@ export class Panel {
   }
 
   /** Room for a chart. */
-  get width() { return Math.max(300, Math.min(760, this.view.host.offsetWidth || 700)); }
+  get width() {
+    return Math.max(300, Math.min(760, this.view.host.offsetWidth || 700));
+  }
 
-  get view() { return this.views[this.state.tab]; }
+  get view() {
+    return this.views[this.state.tab];
+  }
 
-  get token() { return Math.min(this.own ? this.state.token2 : this.state.token, this.record.T - 1); }
+  get token() {
+    return Math.min(this.own ? this.state.token2 : this.state.token, this.record.T - 1);
+  }
 
-  get hovered() { return this.own ? this.state.hover2 : this.state.hover; }
+  get hovered() {
+    return this.own ? this.state.hover2 : this.state.hover;
+  }
 
   /** The token that is looked at: under the pointer, or pinned. */
-  get cursor() { return this.hovered >= 0 ? this.hovered : this.token; }
+  get cursor() {
+    return this.hovered >= 0 ? this.hovered : this.token;
+  }
 
-  hover(i) { this.state.set({ [this.own ? "hover2" : "hover"]: i }); }
+  hover(i) {
+    this.state.set({ [this.own ? "hover2" : "hover"]: i });
+  }
 
-  pin(i, more = {}) { this.state.set({ [this.own ? "token2" : "token"]: i, [this.own ? "hover2" : "hover"]: -1, ...more }); }
+  pin(i, more = {}) {
+    this.state.set({ [this.own ? "token2" : "token"]: i, [this.own ? "hover2" : "hover"]: -1, ...more });
+  }
 
-  get forgottenSet() { return new Set(this.state.forgotten); }
+  get forgottenSet() {
+    return new Set(this.state.forgotten);
+  }
 
-  get unit() { return this.record.unitNames.includes(this.state.unit) ? this.state.unit : this.record.unitNames[0]; }
+  get unit() {
+    return this.record.unitNames.includes(this.state.unit) ? this.state.unit : this.record.unitNames[0];
+  }
 
-  unitNow() { return this.record.unit(this.unit); }
+  unitNow() {
+    return this.record.unit(this.unit);
+  }
 
-  title(name) { return { loss: "loss of each token", entropy: "entropy of the next token" }[name] ?? this.record.byName[name]?.title ?? name; }
+  title(name) {
+    return (
+      { loss: "loss of each token", entropy: "entropy of the next token" }[name] ??
+      this.record.byName[name]?.title ??
+      name
+    );
+  }
 
-  scale(name) { return this.app.scale(name); }
+  scale(name) {
+    return this.app.scale(name);
+  }
 
   /** Tells the views what changed; only those in sight are drawn. */
   update(changed) {

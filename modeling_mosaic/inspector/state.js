@@ -48,7 +48,13 @@ export class State {
     return `#${link}`;
   }
 
-  subscribe(listener) { this.listeners.push(listener); }
+  get names() {
+    return Object.values(FIELDS).map(([name]) => name);
+  }
+
+  subscribe(listener) {
+    this.listeners.push(listener);
+  }
 
   /** Changes some fields, tells the views which ones, and writes the link. */
   set(patch) {
@@ -58,7 +64,11 @@ export class State {
     for (const listener of this.listeners) listener(changed);
     if (![...changed].every((name) => ["hover", "hover2", "theme"].includes(name))) {
       // A page inside another one may not be allowed to have an address of its own.
-      try { history.replaceState(null, "", this.link()); } catch { /* the link button still works */ }
+      try {
+        history.replaceState(null, "", this.link());
+      } catch {
+        /* the link button still works */
+      }
     }
   }
 }

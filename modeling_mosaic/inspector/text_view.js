@@ -1,9 +1,9 @@
 // The text, coloured by a measure. Arrows move, Enter pins; the pairs that answer at a token light up in the text.
 
-import { h, meter } from "inspector/dom";
+import { button, h, meter } from "inspector/dom";
 import { css, gradient, ink, pale } from "inspector/colours";
-import { number, percent, quoted, visible } from "inspector/words";
-import { largest, recall } from "inspector/memory";
+import { matches, number, percent, quoted, visible } from "inspector/words";
+import { strongestPairs } from "inspector/memory";
 import { textFigure } from "inspector/export";
 
 const LIT = 6;
@@ -12,23 +12,57 @@ export class TextView {
   constructor(panel) {
     this.panel = panel;
     const { record } = panel;
-    this.spans = record.tokens.map((token, i) => h("span", {
-      class: "token", role: "option", id: `${panel.id}-t${i}`, "data-i": i, "aria-selected": "false",
-      "aria-label": token.trim() ? null : `token ${visible(token)}`,
-    }, /^[\n\r]+$/.test(token) ? `${visible(token)}\n` : token === "" ? "∅" : visible(token).replaceAll("↵", "↵\n")));
-    this.box = h("div", {
-      class: "prose", tabindex: "0", role: "listbox", "aria-label": `Text of ${record.T} tokens`, dir: "auto",
-      "data-scroll": "text", onkeydown: (event) => this.key(event),
-      onpointermove: ({ target }) => this.point(target), onpointerleave: () => panel.hover(-1),
-      onclick: ({ target }) => target.dataset.i && panel.pin(Number(target.dataset.i)),
-      onblur: () => panel.hover(-1),
-    }, this.spans);
-    if (!record.T) this.box.replaceChildren(h("p", { class: "quiet", role: "option", "aria-selected": "false" }, "The text is empty."));
+    this.spans = record.tokens.map((token, i) =>
+      h(
+        "span",
+        {
+          class: token === "\ufffd" ? "token half" : "token",
+          role: "option",
+          id: `${panel.id}-t${i}`,
+          "data-i": i,
+          "aria-selected": "false",
+          "aria-label": token.trim() ? null : `token ${visible(token)}`,
+        },
+        /^[\n\r]+$/.test(token)
+          ? `${visible(token)}\n`
+          : token === ""
+            ? "∅"
+            : visible(token).replaceAll("↵", "↵\n"),
+      ),
+    );
+    this.box = h(
+      "div",
+      {
+        class: "prose",
+        tabindex: "0",
+        role: "listbox",
+        "aria-label": `Text of ${record.T} tokens`,
+        dir: "auto",
+        "data-scroll": "text",
+        onkeydown: (event) => this.key(event),
+        onpointermove: ({ target }) => this.point(target),
+        onpointerleave: () => panel.hover(-1),
+        onclick: ({ target }) => target.dataset.i && panel.pin(Number(target.dataset.i)),
+        onblur: () => panel.hover(-1),
+      },
+      this.spans,
+    );
+    if (!record.T)
+      this.box.replaceChildren(
+        h("p", { class: "quiet", role: "option", "aria-selected": "false" }, "The text is empty."),
+      );
     this.legend = h("div", { class: "legend" });
     this.said = h("p", { class: "said", "aria-live": "polite" });
     this.next = h("section", { class: "next", "aria-label": "Next token" });
-    this.host = h("section", { class: "textPanel card", "aria-label": "Text" },
-      panel.app.records.length > 1 && h("h2", {}, panel.name), this.box, this.legend, this.said, this.next);
+    this.host = h(
+      "section",
+      { class: "textPanel card", "aria-label": "Text" },
+      panel.app.records.length > 1 && h("h2", {}, panel.name),
+      this.box,
+      this.legend,
+      this.said,
+      this.next,
+    );
     this.lit = [];
   }
 
@@ -37,10 +71,18 @@ export class TextView {
   }
 
   key(event) {
-    const { panel } = this, { T } = panel.record, now = panel.cursor;
+    const { panel } = this,
+      { T } = panel.record,
+      now = panel.cursor;
     const to = {
-      ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: T - 1, PageUp: now - 50, PageDown: now + 50,
-      ArrowUp: this.line(now, -1), ArrowDown: this.line(now, 1),
+      ArrowLeft: now - 1,
+      ArrowRight: now + 1,
+      Home: 0,
+      End: T - 1,
+      PageUp: now - 50,
+      PageDown: now + 50,
+      ArrowUp: this.line(now, -1),
+      ArrowDown: this.line(now, 1),
     }[event.key];
     if (event.key === "Enter" || event.key === " ") panel.pin(now);
     else if (event.key === "Escape") panel.hover(-1);
@@ -56,9 +98,12 @@ export class TextView {
   line(i, direction) {
     const box = this.spans[i]?.getBoundingClientRect();
     if (!box) return 0;
-    let best = i, far = Infinity, row = null;
+    let best = i,
+      far = Infinity,
+      row = null;
     for (let j = i + direction; j >= 0 && j < this.spans.length; j += direction) {
-      const other = this.spans[j].getBoundingClientRect(), away = Math.abs(other.top - box.top);
+      const other = this.spans[j].getBoundingClientRect(),
+        away = Math.abs(other.top - box.top);
       if (away < 4) continue;
       row ??= other.top;
       if (Math.abs(other.top - row) > 4) break;
@@ -69,14 +114,17 @@ export class TextView {
 
   /** The measure's number at a token. A token's own loss is that of the query before it. */
   value(i) {
-    const { record, state } = this.panel, array = record.along(state.measure, state.unit);
+    const { record, state } = this.panel,
+      array = record.along(state.measure, state.unit);
     if (!array) return NaN;
     return state.measure === "loss" ? (i ? array[i - 1] : NaN) : array[i];
   }
 
   update(changed) {
-    const { panel } = this, has = (...names) => names.some((name) => changed.has(name));
-    if (has("measure", "theme") || (has("unit") && !["loss", "entropy"].includes(panel.state.measure))) this.colour();
+    const { panel } = this,
+      has = (...names) => names.some((name) => changed.has(name));
+    if (has("measure", "theme") || (has("unit") && !["loss", "entropy"].includes(panel.state.measure)))
+      this.colour();
     if (has("search")) this.search();
     if (has("token", "token2")) {
       this.pinned?.setAttribute("aria-selected", "false");
@@ -93,34 +141,53 @@ export class TextView {
     const { pinned: token, box } = this;
     if (!token || !box.clientHeight) return;
     const top = token.offsetTop - box.offsetTop;
-    if (top < box.scrollTop || top + 28 > box.scrollTop + box.clientHeight) box.scrollTop = Math.max(0, top - box.clientHeight / 2);
+    if (top < box.scrollTop || top + 28 > box.scrollTop + box.clientHeight)
+      box.scrollTop = Math.max(0, top - box.clientHeight / 2);
   }
 
   colour() {
-    const { panel } = this, scale = this.scale = pale(panel.scale(panel.state.measure));
+    const { panel } = this,
+      scale = (this.scale = pale(panel.scale(panel.state.measure)));
     this.spans.forEach((span, i) => {
-      const value = this.value(i), rgb = Number.isFinite(value) ? scale.rgb(value) : null;
+      const value = this.value(i),
+        rgb = Number.isFinite(value) ? scale.rgb(value) : null;
       span.style.backgroundColor = rgb ? css(rgb) : "";
       span.style.color = rgb ? ink(rgb) : "";
     });
     const bar = h("i", { class: "ramp" });
     bar.style.backgroundImage = gradient(scale);
-    this.legend.replaceChildren(h("span", {}, panel.title(panel.state.measure)),
-      h("span", { class: "ends" }, number(scale.low, 2), bar, number(scale.high, 2)));
+    this.legend.replaceChildren(
+      h("span", {}, panel.title(panel.state.measure)),
+      h("span", { class: "ends" }, number(scale.low, 2), bar, number(scale.high, 2)),
+      h(
+        "span",
+        { class: "buttons", role: "group", "aria-label": "Save the text" },
+        ["PNG", "SVG", "CSV"].map((kind) => button(kind, () => panel.app.export(kind.toLowerCase(), "text"))),
+      ),
+    );
   }
 
   /** Marks the cursor and the pairs that the unit answers from there. */
   async light() {
-    const { panel } = this, i = panel.cursor, { record, state } = panel;
+    const { panel } = this,
+      i = panel.cursor,
+      { record, state } = panel;
     this.at?.classList.remove("cursor");
     this.at = this.spans[i];
     this.at?.classList.add("cursor");
     this.box.setAttribute("aria-activedescendant", this.at ? this.at.id : "");
     const unit = await panel.unitNow();
     if (i !== panel.cursor) return;
-    for (const span of this.lit) { span.classList.remove("lit"); span.style.removeProperty("--lit"); delete span.dataset.pair; }
+    for (const span of this.lit) {
+      span.classList.remove("lit");
+      span.style.removeProperty("--lit");
+      delete span.dataset.pair;
+    }
     this.lit = [];
-    if (!this.at || !unit) { this.said.textContent = ""; return; }
+    if (!this.at || !unit) {
+      this.said.textContent = "";
+      return;
+    }
     const strongest = strongestPairs(unit, i, panel.forgottenSet, LIT);
     for (const [pair, weight] of strongest) {
       const span = this.spans[pair + 1];
@@ -134,28 +201,56 @@ export class TextView {
   }
 
   describe(i, strongest) {
-    const { record, state } = this.panel, loss = record.data.loss[i - 1], error = record.along("error", state.unit)?.[i];
+    const { record, state } = this.panel,
+      loss = record.data.loss[i - 1],
+      error = record.along("error", state.unit)?.[i];
     const parts = [`${i} ${quoted(record.tokens[i])}`, `loss ${number(loss)}`];
-    if (!["loss", "error"].includes(state.measure)) parts.push(`${this.panel.title(state.measure)} ${number(this.value(i))}`);
+    if (!["loss", "error"].includes(state.measure))
+      parts.push(`${this.panel.title(state.measure)} ${number(this.value(i))}`);
     parts.push(`error of ${state.unit} ${number(error)}`);
-    if (strongest) parts.push(`answers from ${quoted(record.tokens[strongest[0] + 1])} ${percent(strongest[1])}`);
+    if (strongest)
+      parts.push(`answers from ${quoted(record.tokens[strongest[0] + 1])} ${percent(strongest[1])}`);
     return parts.join(" · ");
   }
 
   drawNext() {
-    const { record } = this.panel, i = this.panel.token, ids = record.data.top_ids, K = ids && record.T ? ids.length / record.T : 0;
-    if (i < 0 || !K) { this.next.replaceChildren(); return; }
+    const { record } = this.panel,
+      i = this.panel.token,
+      ids = record.data.top_ids,
+      K = ids && record.T ? ids.length / record.T : 0;
+    if (i < 0 || !K) {
+      this.next.replaceChildren();
+      return;
+    }
     const actual = i + 1 < record.T ? record.data.token_ids[i + 1] : null;
-    const row = (id, p, rank) => h("li", { class: id === actual ? "actual" : "" },
-      h("span", { class: "what" }, quoted(record.named(id))), meter(p), h("span", { class: "amount" }, percent(p)),
-      h("span", { class: "mark" }, id === actual ? "came" : rank ?? ""));
+    const row = (id, p, rank) =>
+      h(
+        "li",
+        { class: id === actual ? "actual" : "" },
+        h("span", { class: "what" }, quoted(record.named(id))),
+        meter(p),
+        h("span", { class: "amount" }, percent(p)),
+        h("span", { class: "mark" }, id === actual ? "came" : (rank ?? "")),
+      );
     const places = Array.from({ length: K }, (_, k) => i * K + k);
     const rows = places.map((at) => row(ids[at], Math.exp(record.data.top_logprobs[at])));
-    if (actual !== null && !places.some((at) => ids[at] === actual)) rows.push(row(actual, Math.exp(-record.data.loss[i])));
+    if (actual !== null && !places.some((at) => ids[at] === actual))
+      rows.push(row(actual, Math.exp(-record.data.loss[i])));
     this.next.replaceChildren(
-      h("h3", {}, "After ", quoted(record.tokens[i]), " the model expects",
-        h("small", {}, ` entropy ${number(record.data.entropy?.[i])} nats${actual === null ? "" : `, loss ${number(record.data.loss[i])}`}`)),
-      h("ol", { class: "chances" }, rows));
+      h(
+        "h2",
+        {},
+        "After ",
+        quoted(record.tokens[i]),
+        " the model expects",
+        h(
+          "small",
+          {},
+          ` entropy ${number(record.data.entropy?.[i])} nats${actual === null ? "" : `, loss ${number(record.data.loss[i])}`}`,
+        ),
+      ),
+      h("ol", { class: "chances" }, rows),
+    );
   }
 
   search() {
@@ -174,33 +269,8 @@ export class TextView {
   }
 
   figure() {
-    return textFigure(this.panel.record.tokens, (i) => (Number.isFinite(this.value(i)) ? this.scale.rgb(this.value(i)) : null));
+    return textFigure(this.panel.record.tokens, (i) =>
+      Number.isFinite(this.value(i)) ? this.scale.rgb(this.value(i)) : null,
+    );
   }
-}
-
-/** The strongest pairs at a token, [pair, weight], exactly from keys or as the record keeps them. */
-export function strongestPairs(unit, t, forgotten, count) {
-  if (unit.exact && t > 0) {
-    const { row } = recall(unit, t, forgotten);
-    return largest(row, count).map((i) => [i, row[i]]);
-  }
-  if (!unit.pair_index) return [];
-  return Array.from({ length: Math.min(count, unit.kept) }, (_, k) => [unit.pair_index[t * unit.kept + k], unit.pair_weight[t * unit.kept + k]])
-    .filter(([i]) => i >= 0);
-}
-
-/** Tokens of each place where the text holds some words. */
-function matches(tokens, words) {
-  const text = tokens.join("").toLowerCase(), starts = [];
-  let at = 0;
-  for (const token of tokens) { starts.push(at); at += token.toLowerCase().length; }
-  const found = [];
-  let first = 0;
-  for (let place = text.indexOf(words); place >= 0; place = text.indexOf(words, place + 1)) {
-    while (first + 1 < starts.length && starts[first + 1] <= place) first++;
-    const part = [];
-    for (let i = first; i < starts.length && starts[i] < place + words.length; i++) part.push(i);
-    found.push(part);
-  }
-  return found;
 }

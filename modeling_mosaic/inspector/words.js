@@ -10,7 +10,8 @@ export function number(x, digits = 3) {
   return (Number(shown) === 0 ? shown.replace("-", "") : shown).replace("-", "−");
 }
 
-export const percent = (x) => (Number.isFinite(x) ? `${(100 * x).toFixed(Math.abs(x) < 0.0995 ? 1 : 0).replace("-", "−")}%` : "–");
+export const percent = (x) =>
+  Number.isFinite(x) ? `${(100 * x).toFixed(Math.abs(x) < 0.0995 ? 1 : 0).replace("-", "−")}%` : "–";
 
 export const signed = (x, digits = 3) => (x > 0 ? `+${number(x, digits)}` : number(x, digits));
 
@@ -19,8 +20,12 @@ const PICTURES = { "\n": "↵", "\r": "␍", "\t": "⇥" };
 /** A token whose invisible characters show: line ends, controls, marks that turn the direction of writing. */
 export function visible(token) {
   if (token === "") return "∅";
-  return token.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|\p{Surrogate}/gu, (c) =>
-    PICTURES[c] ?? (/\p{Surrogate}/u.test(c) ? "�" : `⟨${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`));
+  return token.replace(
+    /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|\p{Surrogate}/gu,
+    (c) =>
+      PICTURES[c] ??
+      (/\p{Surrogate}/u.test(c) ? "�" : `⟨${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`),
+  );
 }
 
 export const quoted = (token) => `«${visible(token)}»`;
@@ -34,5 +39,24 @@ export function context(record, i, characters = 28) {
   return `${from >= 0 || cut !== words ? "…" : ""}${visible(cut.replace(/\n+/g, " ")).replace(/^ +/, "")}`;
 }
 
-/** A pair in words: what stood before, and what came. */
-export const pairInWords = (record, i) => `after «${context(record, i)}» came ${quoted(record.tokens[i + 1] ?? "")}`;
+/** Tokens of each place where the text holds some words. */
+export function matches(tokens, words) {
+  // Bytes that only begin a character show at its last token.
+  const parts = tokens.map((token) => (token === "\ufffd" ? "" : token.toLowerCase())),
+    text = parts.join(""),
+    starts = [];
+  let at = 0;
+  for (const part of parts) {
+    starts.push(at);
+    at += part.length;
+  }
+  const found = [];
+  let first = 0;
+  for (let place = text.indexOf(words); place >= 0; place = text.indexOf(words, place + 1)) {
+    while (first + 1 < starts.length && starts[first + 1] <= place) first++;
+    const part = [];
+    for (let i = first; i < starts.length && starts[i] < place + words.length; i++) part.push(i);
+    found.push(part);
+  }
+  return found;
+}
