@@ -16,6 +16,8 @@ from mosaic_lab.benchmark.report import compute_ratios
 from mosaic_lab.bounding.report import NAMES as POLICY_LABELS
 from mosaic_lab.bounding.report import WHOLE, group_by_memory
 from mosaic_lab.comparison.report import group_runs, losses_of, name_of
+from mosaic_lab.core.work import load_gathered
+from mosaic_lab.inspection.report import WORTH_LISTING, mosaics
 from mosaic_lab.merging.parts import ALONE, MERGED, NOTHING
 from mosaic_lab.regbench.report import choose_best
 from mosaic_lab.searching.report import SHARES
@@ -444,3 +446,26 @@ def test_examples_of_bounded_memories(run_examples, capsys):
     pytest.importorskip("faiss", reason="the extra `search` is not installed")
     names = run_examples("docs/bounded_memories.md", "## Searched memories", **names)
     assert names["outputs"].shape[1] == names["inputs"]["input_ids"].shape[1] + 40
+def test_numbers_of_predictions():
+    """The units on the page are those of the results, and so are some numbers of the text."""
+    page, folder = "docs/predictions.md", ROOT / "results" / "inspection" / "small"
+    runs = load_gathered(folder)
+    names = {
+        "stories": ("ablation_cost", "peek_share", "next_token_auc", "error"),
+        "other": ("ablation_cost",),
+    }
+    shown = 0
+    for result, arrays in mosaics(runs, is_trained=True):
+        found = {(text, name): arrays[f"{text}.{name}"] for text in names for name in names[text]}
+        worth = np.maximum(found["stories", "ablation_cost"], found["other", "ablation_cost"])
+        for layer, unit in np.argwhere(worth >= WORTH_LISTING):
+            cells = row(page, "## Units", result["name"], f"{layer}.{unit}")
+            order = [("stories", "ablation_cost"), ("other", "ablation_cost")]
+            order += [("stories", name) for name in names["stories"][1:]]
+            check(cells, [found[key][layer, unit] for key in order], f"{result['name']} {layer}.{unit}")
+            shown += 1
+    assert shown == len(rows(page, "## Units")) - 1
+    gains = [run["copying"]["first"] - run["copying"]["second"] for run, _ in mosaics(runs, is_trained=True)]
+    text = " ".join((ROOT / page).read_text().split())
+    said = re.search(r"said twice cost the mosaics (\S+) and (\S+) nats per token less", text).groups()
+    check(list(said), gains, "copying")

@@ -26,7 +26,7 @@ FIRST_MEASURES = (
 # Measures and units that have their place before the strongest pairs of all units.
 MEASURES_BEFORE_PAIRS, UNITS_BEFORE_PAIRS = 3, 3
 # How many of the strongest pairs of a unit and token, the more the better.
-PAIRS = (8, 4, 2)
+PAIRS = (8, 4, 2, 1)
 MODEL = (
     "token_ids",
     "loss",

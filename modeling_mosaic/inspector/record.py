@@ -337,12 +337,12 @@ class MemoryRecord:
                 a list of `(layer, unit)`.
             compare (`MemoryRecord`, *optional*): another record, shown beside this one.
         """
-        from .inspector.page import write_page
+        from .page import write_page
 
         write_page(self, path, units=units, compare=compare)
 
     def _repr_html_(self) -> str:
-        from .inspector.page import notebook_html
+        from .page import notebook_html
 
         return notebook_html(self)
 

@@ -139,7 +139,7 @@ export class MapView {
     for (const share of [0, 0.25, 0.5, 0.75, 1])
       context.fillText(
         String(Math.min(to - 1, Math.round(from + share * count))),
-        Math.min(LEFT + this.size[0] - 10, Math.max(LEFT + 6, LEFT + share * this.size[0])),
+        Math.min(LEFT + this.size[0] - 13, Math.max(LEFT + 6, LEFT + share * this.size[0])),
         this.size[1] + TOP + 16,
       );
   }

@@ -11,6 +11,10 @@ const RANKINGS = {
   logit: "share of the logit",
 };
 
+const FORGETTING =
+  "Forgetting here is one unit's pair with everything else as it was: exact for this unit's answer. " +
+  "Later tokens keep what they took over from it.";
+
 /** The table of a view's pairs, as many as the view shows. */
 export function pairTable(view) {
   const { panel, facts } = view,
@@ -93,13 +97,18 @@ export function pairTable(view) {
           })
         : null,
     ),
-    h(
-      "p",
-      { class: "quiet" },
-      unit.exact
-        ? "Forgetting here is one unit's pair with everything else as it was: exact for this unit's answer. Later tokens keep what they took over from it."
-        : "The keys and values of this unit are not in this page, so that only its strongest pairs show and none can be forgotten. Drop the record file on the page for all of them.",
-    ),
+    unit.exact ? h("p", { class: "quiet" }, FORGETTING) : missing(panel),
+  );
+}
+
+/** What a page says of a unit whose keys and values it lacks, with the way to those that it has. */
+function missing({ record, state }) {
+  return h(
+    "p",
+    { class: "quiet" },
+    "This page holds no more of this unit's pairs, and none of them can be forgotten: a record file, dropped here, has all. ",
+    record.whole.length > 0 && "Whole in this page are the units ",
+    record.whole.map((unit) => button(unit, () => state.set({ unit }), { "aria-label": `Unit ${unit}` })),
   );
 }
 

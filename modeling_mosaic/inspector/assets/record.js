@@ -54,7 +54,9 @@ export class Record {
     const now = [...packs.keys()].filter((name) => !name.startsWith("unit."));
     const files = await Promise.all(now.map((name) => openEmbedded(packs.get(name))));
     const openUnit = (name) => (packs.has(name) ? openEmbedded(packs.get(name)) : null);
-    return new Record(TensorFile.joined(files), openUnit).load();
+    const record = await new Record(TensorFile.joined(files), openUnit).load();
+    record.whole = [...packs.keys()].filter((name) => name.startsWith("unit.")).map((name) => name.slice(5));
+    return record;
   }
 
   /** A record file of the reader. */
@@ -70,6 +72,8 @@ export class Record {
     this.openUnit = openUnit;
     this.units = new Map();
     this.data = {};
+    /** Units whose keys and values a page has, the dearest first; files have those of all. */
+    this.whole = null;
     for (const key of DETAILS) this[key] = JSON.parse(file.metadata[key]);
     this.sentences = JSON.parse(file.metadata.sentences ?? "[]");
     this.leading = catalogue.leading;
