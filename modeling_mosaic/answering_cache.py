@@ -62,6 +62,9 @@ class AnsweringLayer(LinearAttentionAndFullAttentionLayer):
         return (self.keys.shape[2] if self.is_initialized else 0) + query_length, 0
 
     def reset(self) -> None:
+        # Dropped, as they grow by concatenation; transformers 5.16 would keep them as zeros.
+        self.keys = self.values = None
+        self.is_initialized = False
         super().reset()
         self._forget()
 

@@ -151,6 +151,14 @@ class KeyDifference(EvictionPolicy):
         return -(unit_BHSD @ unit_BHSD.sum(2)[..., None]).squeeze(-1)
 
 
+class RecentKeyDifference(KeyDifference):
+    """KeyDiff for one half of the pairs, while the other half are the most recent ones, as in H2O."""
+
+    @property
+    def num_protected(self):
+        return self.max_pairs // 2
+
+
 def latest_weights(
     state_BHNS: torch.Tensor, weight_BHTS: torch.Tensor, recall_BT: torch.Tensor
 ) -> torch.Tensor:
@@ -169,6 +177,7 @@ POLICIES: dict[str, type[EvictionPolicy]] = {
     "tova": LastWeights,
     "snapkv": WindowWeights,
     "keydiff": KeyDifference,
+    "keydiff_recent": RecentKeyDifference,
 }
 
 

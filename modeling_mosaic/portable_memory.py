@@ -224,6 +224,8 @@ class MosaicMemory:
         noted_LH0N = self.keys.new_zeros(*self.keys.shape[:2], 0, len(self))
         score_LHN = chooser.score(noted_LH0N, self.keys, visible_LHN)
         rank_LHN = score_LHN.argsort(stable=True).argsort()
+        if chooser.num_protected:
+            rank_LHN[..., -chooser.num_protected :] = len(self)
         best = rank_LHN.float().mean((0, 1)).argsort(stable=True)[-num_pairs:]
         return self.keep(pairs=best)
 

@@ -12,9 +12,12 @@ from safetensors import safe_open
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicMemory
 from mosaic_lab.attention_maps.report import AVERAGES
 from mosaic_lab.attention_maps.report import group as group_maps
+from mosaic_lab.bounding.report import NAMES as POLICY_LABELS
+from mosaic_lab.bounding.report import WHOLE, group_by_memory
 from mosaic_lab.comparison.report import group_runs, losses_of, name_of
 from mosaic_lab.merging.parts import ALONE, MERGED, NOTHING
 from mosaic_lab.regbench.report import choose_best
+from mosaic_lab.searching.report import SHARES
 from mosaic_lab.three_moons.report import summarise
 
 ROOT = Path(__file__).parents[1]
@@ -376,3 +379,46 @@ def test_numbers_of_the_front_page():
         group = next(group for group in groups if (group["num_memories"], group["optimizer"]) == (3, "adam"))
         counts.append(f"{group['disentangled']} of {group['runs']}")
     assert re.findall(r"\d+ of \d+", bullet("Predictive disentanglement")) == counts
+
+
+def test_numbers_of_bounded_memories():
+    page, results = "docs/bounded_memories.md", load("bounding/small")
+    groups = group_by_memory(results)
+    bounds = sorted({result["bound"] for result in results} - {None})
+    for heading, value in {
+        "## What a bound costs": lambda result: result["loss"][0],
+        "### Facts far back": lambda result: result["recall"][0],
+    }.items():
+        assert len(rows(page, heading)) == 1 + len(groups)
+        for (depth, policy), by_bound in groups.items():
+            label = POLICY_LABELS.get(policy, policy)
+            values = [value(by_bound[None if policy == WHOLE else bound]) for bound in bounds]
+            check(row(page, heading, str(depth), label), values, policy)
+
+
+def test_numbers_of_searched_memories():
+    page, results = "docs/bounded_memories.md", load("searching/small")
+    scans = [result for result in results if result["kind"] == "scan"]
+    assert len(rows(page, "### How much is scanned")) == 1 + len(scans)
+    for scan in scans:
+        shown = row(page, "### How much is scanned", str(scan["num_layers"]), name_of(scan["model_type"]))
+        check(shown, [scan[share][0] for share in SHARES], scan["name"])
+    heading, ways = "### Time, error, memory", ("plain", "exact", "search", "estimate", "chosen")
+    decodes = [result for result in results if result["kind"] == "decode"]
+    assert len(rows(page, heading)) == 2 + 2 * len(decodes)
+    for result in decodes:
+        pairs = f"{result['num_pairs']:,}"
+        times, losses = (cells[1:] for cells in rows(page, heading) if cells[0] == pairs)
+        check(times, [result["milliseconds"][way] for way in ways], pairs)
+        changes = [result["loss_change"][way] for way in ("search", "estimate", "nearest", "chosen")]
+        megabytes = [result["bytes"][part] / 1e6 for part in ("pairs", "search")]
+        check(losses, [result["loss"]["plain"], *changes, *megabytes], pairs)
+
+
+def test_examples_of_bounded_memories(run_examples, capsys):
+    names = run_examples("docs/bounded_memories.md", "## Bounded memories")
+    assert names["cache"].layers[0].keys.shape[2] == 17
+    assert "tokens seen, 16 pairs held" in capsys.readouterr().out
+    pytest.importorskip("faiss", reason="the extra `search` is not installed")
+    names = run_examples("docs/bounded_memories.md", "## Searched memories", **names)
+    assert names["outputs"].shape[1] == names["inputs"]["input_ids"].shape[1] + 40

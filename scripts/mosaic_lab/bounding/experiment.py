@@ -35,10 +35,9 @@ def plan_runs(bounding: BoundingArguments, data: DataArguments) -> list[Run]:
     texts = [load_in_distribution(rows, tokenizer, **sizes)]
     if bounding.other_text is not None:
         texts.append(load_other(bounding.other_text, rows, tokenizer, **sizes))
+    planted = {"lead": bounding.lead, "num_facts": bounding.num_facts, "size": bounding.fact_size}
     facts = {
-        distance: plant_facts(
-            tokenizer, texts[0].rows_NT, distance, bounding.num_facts, bounding.fact_size, seed=distance
-        )
+        distance: plant_facts(tokenizer, texts[0].rows_NT, distance=distance, seed=distance, **planted)
         for distance in bounding.distances
     }
     runs = []
@@ -49,7 +48,7 @@ def plan_runs(bounding: BoundingArguments, data: DataArguments) -> list[Run]:
         about |= {"context": bounding.context, "num_rows": [len(text.rows_NT) for text in texts]}
         about |= {"texts": [text.name for text in texts], "sha256": [text.sha256 for text in texts]}
         about |= {"distances": bounding.distances, "fact_size": bounding.fact_size}
-        about |= {"num_facts": bounding.num_facts}
+        about |= {"num_facts": bounding.num_facts, "lead": bounding.lead}
         for memory, measure in list_memories(model, bounding):
             name = memory["policy"] if memory["bound"] is None else f"{memory['policy']}-{memory['bound']}"
             runs.append(Run(f"{model.name}/{name}", about | memory, inputs=(measure, texts, facts)))
@@ -91,6 +90,9 @@ def run_one(run: Run, folder: Path, bounding: BoundingArguments, data: DataArgum
         for number, text in enumerate(texts)
     }
     for distance, ids_NT in facts.items():
+        if run.options["policy"] == WINDOW:
+            # All that a window sees before the losses that count.
+            ids_NT = ids_NT[:, -(run.options["bound"] + bounding.fact_size) :]
         losses_NT = _in_batches(measure, ids_NT, bounding.batch_size)
         arrays[f"recall{distance}"] = recall_of_facts(losses_NT, bounding.fact_size)
     write_arrays(folder / ARRAYS, arrays)

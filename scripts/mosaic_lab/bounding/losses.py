@@ -10,7 +10,7 @@ from modeling_mosaic.compatibility import CACHE_NAME
 from mosaic_lab.evaluation.losses import token_losses
 
 # Share of a sliding window whose tokens are predicted at a time: the first of them see so much less.
-STRIDE = 1 / 8
+STRIDE = 1 / 4
 
 
 @torch.no_grad()
@@ -27,8 +27,8 @@ def bounded_losses(
 def window_losses(model: PreTrainedModel, ids_BT: np.ndarray, window: int, batch_size: int) -> np.ndarray:
     """Losses of a transformer with a sliding window, in nats, float32 `(rows, time - 1)`.
 
-    The window of `window` tokens, the predicted one included, moves by an eighth of its size and is read anew
-    each time, with positions from 0. What a token sees is 7/8 of a window at least.
+    The window of `window` tokens, the predicted one included, moves by a quarter of its size and is read anew
+    each time, with positions from 0. What a token sees is 3/4 of a window at least.
     """
     time, stride = ids_BT.shape[1], max(1, int(window * STRIDE))
     losses_BT = np.empty((len(ids_BT), time - 1), dtype=np.float32)

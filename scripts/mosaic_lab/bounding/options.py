@@ -21,7 +21,7 @@ class BoundingArguments:
         default="", metadata={"help": "Folder for the arrays, the table and the picture."}
     )
     bounds: list[int] = field(
-        default_factory=lambda: [64, 128, 256, 512],
+        default_factory=lambda: [64, 128, 512],
         metadata={"help": "Pairs per unit that a bounded memory holds, and tokens of a sliding window."},
     )
     policies: list[str] = field(
@@ -40,9 +40,10 @@ class BoundingArguments:
         },
     )
     distances: list[int] = field(
-        default_factory=lambda: [256, 1024],
+        default_factory=lambda: [1024],
         metadata={"help": "Tokens of stories between a planted fact and its repetition."},
     )
+    lead: int = field(default=512, metadata={"help": "Tokens of stories before a planted fact."})
     fact_size: int = field(
         default=16, metadata={"help": "Random tokens of a planted fact; its second half is to be recalled."}
     )
@@ -67,3 +68,8 @@ class BoundingArguments:
                 raise ValueError(f"policies must be some of {', '.join(POLICIES)}, not {policy!r}")
         if max(self.bounds) >= self.context // 2:
             raise ValueError(f"context must be more than twice the largest bound, {max(self.bounds)}")
+        farthest = self.lead + max(self.distances)
+        if self.lead < 0 or farthest > self.context:
+            raise ValueError(
+                f"lead and distances must fit into the context of {self.context}, not {farthest}"
+            )

@@ -10,6 +10,7 @@ from mosaic_lab.core.files import write_text
 from mosaic_lab.core.tables import table
 from mosaic_lab.core.work import ARRAYS, FIGURES, RESULTS, TABLES, gather, load_gathered, read_arrays
 
+RED = "#A50F15"
 # Positions whose losses are averaged.
 BIN = 64
 WHOLE, WINDOW = "whole", "window"
@@ -20,6 +21,7 @@ COLOURS = {
     "tova": SKY,
     "snapkv": AMBER,
     "keydiff": PINK,
+    "keydiff_recent": RED,
     WINDOW: ORANGE,
     WHOLE: "black",
 }
@@ -31,9 +33,9 @@ memory, and its standard error over rows. GPT-2's window has as many tokens, and
 
 """
 RECALL_NOTES = """
-Recall of planted facts: nats per token by which {fact_size} random tokens, read {distance:,} tokens before,
-make the second half of their repetition likelier than other random tokens do; mean and standard error over
-{num_facts} facts.
+Recall of {num_facts} facts, planted after {lead:,} tokens of stories: nats per token by which {fact_size}
+random tokens, read {distance:,} tokens before, make the second half of their repetition likelier than other
+random tokens do; mean and standard error over facts.
 
 """
 
@@ -205,7 +207,8 @@ def _draw_by_position(panel: plt.Axes, by_policy, arrays) -> None:
         bounds = sorted(by_bound, key=lambda bound: bound or 0)
         bound = bounds[min(1, len(bounds) - 1)]
         result = by_bound[bound]
-        steps = [part.mean() for part in np.array_split(arrays[result["name"]]["loss0"].mean(0), 16)]
+        loss_N = arrays[result["name"]]["loss0"].mean(0)
+        steps = [part.mean() for part in np.array_split(loss_N, min(16, len(loss_N)))]
         places = (np.arange(len(steps)) + 0.5) * result["context"] / len(steps)
         style = {"linestyle": "--" if policy == WINDOW else "-", "linewidth": 1.2}
         panel.plot(places, steps, color=COLOURS[policy], **style)

@@ -39,9 +39,9 @@ def plan_runs(searching: SearchingArguments, data: DataArguments) -> list[Run]:
     rows_NT = _as_array(pack_rows(stories, tokenizer, data.block_size))
     if len(rows_NT) < 2 * searching.num_rows:
         raise InputError(f"num_rows {searching.num_rows}: there are {len(rows_NT)} rows for twice as many")
-    # A story has 50 tokens or more; too few stories are found out below.
+    # Most stories have 200 tokens; too few are found out below.
     longest = max(searching.sizes) + BLOCK_SIZE
-    train = train.select(range(min(len(train), longest // 50)))
+    train = train.select(range(min(len(train), longest // 100)))
     stream_T = _as_array(pack_rows(train, tokenizer, data.block_size)).ravel()
     if len(stream_T) < longest:
         raise InputError(f"sizes {max(searching.sizes)}: the stories have {len(stream_T)} tokens to read")

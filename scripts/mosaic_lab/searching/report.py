@@ -10,7 +10,7 @@ from mosaic_lab.core.files import write_text
 from mosaic_lab.core.tables import table
 from mosaic_lab.core.work import ARRAYS, FIGURES, RESULTS, TABLES, gather, load_gathered, read_arrays
 
-SHARES = ("mass", "oracle", "nearest")
+SHARES = ("mass", "oracle", "nearest", "left", "certified")
 COLOURS = {"plain": ORANGE, "exact": AMBER, "search": BLUE, "estimate": GREEN, "nearest": PINK}
 LABELS = {
     "plain": "plain attention (DynamicCache)",
@@ -21,8 +21,9 @@ LABELS = {
 }
 SCAN_NOTES = """\
 Shares of {num_pairs:,} pairs: those that an index scans until it has found 0.95 of the attention mass; those
-that hold it if the nearest come first; and those that it scans for 0.95 of the 100 nearest. Medians over
-units, in brackets their range. Queries come from texts that are not in the memory.
+that hold it if the nearest come first; and those that it scans for 0.95 of the 100 nearest. Then shares of
+the mass: what lies outside of the 100 nearest, and what their similarities alone certify that it cannot
+exceed. Medians over units, in brackets their range. Queries come from texts that are not in the memory.
 
 """
 DECODE_NOTES = """
@@ -66,6 +67,7 @@ def format_tables(results: Results) -> str:
     scans = sorted((r for r in results if r["kind"] == "scan"), key=lambda r: r["num_layers"])
     text = SCAN_NOTES.format(**scans[0])
     head = ["layers", "model", "scanned for the mass", "holding the mass", "scanned for the nearest"]
+    head += ["mass left", "certified"]
     rows = [[str(r["num_layers"]), r["model_type"], *(_share(r[name]) for name in SHARES)] for r in scans]
     text += table(head, rows)
     decodes = sorted((r for r in results if r["kind"] == "decode"), key=lambda r: r["size"])

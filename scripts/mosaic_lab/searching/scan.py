@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from modeling_mosaic.compatibility import CACHE_NAME
-from modeling_mosaic.memory_search import NUM_ROUNDS, SAMPLES_PER_CLUSTER, import_faiss
+from modeling_mosaic.memory_search import NUM_ROUNDS, SAMPLES_PER_CLUSTER, import_faiss, neglected_bound
 
 # Of the attention mass, and of the nearest pairs.
 WANTED, NUM_NEAREST = 0.95, 100
@@ -62,7 +62,9 @@ def measure_scan(query_QD: torch.Tensor, key_ND: torch.Tensor) -> dict[str, floa
 
     Returns:
         `dict`: `mass`, the share scanned for 0.95 of the attention mass; `nearest`, for 0.95 of the 100
-        nearest pairs; `oracle`, the share of pairs that hold 0.95 of the mass if the nearest are taken first.
+        nearest pairs; `oracle`, the share of pairs that hold 0.95 of the mass if the nearest are taken first;
+        `left`, the share of the mass outside of the 100 nearest, and `certified`, the bound on it that
+        follows from their similarities alone, means over queries.
     """
     key_ND, query_QD = (states.contiguous().float() for states in (key_ND, query_QD))
     num_clusters = int(2 * math.sqrt(len(key_ND)))
@@ -74,9 +76,8 @@ def measure_scan(query_QD: torch.Tensor, key_ND: torch.Tensor) -> dict[str, floa
     size_L = torch.bincount(cluster_N, minlength=num_clusters).float()
     score_QN = query_QD @ key_ND.T
     weight_QN = score_QN.softmax(-1)
-    is_nearest_QN = torch.zeros_like(weight_QN).scatter(
-        1, score_QN.topk(NUM_NEAREST).indices, 1 / NUM_NEAREST
-    )
+    nearest = score_QN.topk(NUM_NEAREST)
+    is_nearest_QN = torch.zeros_like(weight_QN).scatter(1, nearest.indices, 1 / NUM_NEAREST)
     order_QL = (query_QD @ centre_LD.T).argsort(-1, descending=True)
     share_QL = size_L[order_QL].cumsum(-1) / len(key_ND)
     shares = {}
@@ -86,6 +87,9 @@ def measure_scan(query_QD: torch.Tensor, key_ND: torch.Tensor) -> dict[str, floa
         shares[name] = _share_at(found_QL, share_QL)
     found_QN = weight_QN.sort(-1, descending=True).values.cumsum(-1)
     shares["oracle"] = _share_at(found_QN, torch.arange(1, len(key_ND) + 1)[None] / len(key_ND))
+    shares["left"] = float(1 - weight_QN.gather(1, nearest.indices).sum(-1).mean())
+    # Of values of length 1/2, an answer is off by no more than the mass that was left out.
+    shares["certified"] = float(neglected_bound(nearest.values, len(key_ND), value_norm=0.5).mean())
     return shares
 
 

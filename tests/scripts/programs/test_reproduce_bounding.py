@@ -13,7 +13,7 @@ from mosaic_lab.programs import reproduce
 
 SMALL = "bounding/small"
 DATA = ("--num_stories", "100", "--validation_fraction", "0.1", "--block_size", "64", "--device", "cpu")
-SIZES = ("--context", "80", "--bounds", "8", "32", "--num_rows", "2", "--num_facts", "2", "--fact_size", "6")
+SIZES = "--context 80 --bounds 8 32 --num_rows 2 --num_facts 2 --fact_size 6 --lead 9 --distances 30".split()
 
 
 @pytest.fixture(scope="module")
@@ -62,20 +62,23 @@ def test_wrong_options(trained, gpt2, tmp_path, read_error):
         reproduce.main, *arguments, "--policies", "oldest"
     )
     assert "bounds must be at least 1, not 0" in read_error(reproduce.main, *arguments, "--bounds", "0")
+    assert "lead and distances must fit into the context of 80, not 109" in read_error(
+        reproduce.main, *arguments, "--distances", "100"
+    )
     assert "has no positions for a window of 33 tokens" in read_error(
         reproduce.main, *arguments, "--bounds", "33"
     )
 
 
 def test_windows_see_what_they_should(gpt2):
-    """Each token is predicted from the 28 to 31 tokens before it, read with positions from 0, or from all."""
+    """Each token is predicted from the 24 to 31 tokens before it, read with positions from 0, or from all."""
     model = AutoModelForCausalLM.from_pretrained(gpt2).eval()
     ids_BT = np.random.default_rng(0).integers(0, 320, (2, 75))
     losses_BT = window_losses(model, ids_BT, window=32, batch_size=3)
     whole_BT = token_losses(model, ids_BT[:, :32])
     np.testing.assert_allclose(losses_BT[:, :31], whole_BT, rtol=1e-4)
     for place in range(31, 74):
-        starts = range(place - 30, place - 26)
+        starts = range(place - 30, place - 22)
         expected = [
             token_losses(model, ids_BT[:, start : place + 2])[:, -1] for start in starts if start >= 0
         ]
@@ -86,10 +89,11 @@ def test_windows_see_what_they_should(gpt2):
 def test_facts_come_twice(trained):
     tokenizer = AutoTokenizer.from_pretrained(trained)
     rows_NT = np.arange(200).reshape(2, 100)
-    ids_NT = plant_facts(tokenizer, rows_NT, distance=30, num_facts=3, size=6, seed=0)
-    assert ids_NT.shape == (6, 43)
-    assert (ids_NT[:3, 1:7] == ids_NT[:3, -6:]).all() and (ids_NT[3:, 1:7] != ids_NT[3:, -6:]).any(1).all()
-    assert (ids_NT[:3, 7:] == ids_NT[3:, 7:]).all()
-    losses_NT = np.zeros((6, 42))
+    ids_NT = plant_facts(tokenizer, rows_NT, lead=9, distance=30, num_facts=3, size=6, seed=0)
+    assert ids_NT.shape == (6, 52)
+    first_NT, between_NT, again_NT = ids_NT[:, 10:16], ids_NT[:, 16:46], ids_NT[:, 46:]
+    assert (first_NT[:3] == again_NT[:3]).all() and (first_NT[3:] != again_NT[3:]).any(1).all()
+    assert (again_NT[:3] == again_NT[3:]).all() and (np.diff(between_NT) == 1).all()
+    losses_NT = np.zeros((6, 51))
     losses_NT[3:, -3:] = 2
     assert recall_of_facts(losses_NT, 6).tolist() == [2, 2, 2]

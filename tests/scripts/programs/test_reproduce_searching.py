@@ -77,6 +77,7 @@ def test_shares_of_separate_clusters():
     key_ND = centre_LD.repeat_interleave(200, 0) + 0.01 * torch.randn(2000, 10)
     shares = measure_scan(centre_LD, key_ND)
     assert shares["oracle"] == pytest.approx(0.095, abs=0.01)
+    assert shares["left"] == pytest.approx(0.5, abs=0.05) and shares["left"] <= shares["certified"] <= 1
     assert shares["mass"] == pytest.approx(0.1, abs=0.03) and 0.05 < shares["nearest"] <= shares["mass"]
 
 
