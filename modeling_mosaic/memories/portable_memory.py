@@ -198,7 +198,7 @@ class MosaicMemory:
             return self._select(self._index(source, span, pairs))
         return self._without(~self._are_in(source, span) & (self.tokens[..., NUMBER] >= 0))
 
-    def compress(self, num_pairs: int, policy: str = "keydiff") -> "MosaicMemory":
+    def compress(self, num_pairs: int, policy: str) -> "MosaicMemory":
         """At most so many pairs, which a policy of `eviction.py` chooses.
 
         A memory holds the same pairs in all its units, so that they can be traced and forgotten. Hence each
@@ -208,8 +208,8 @@ class MosaicMemory:
 
         Args:
             num_pairs (`int`): bound on the pairs.
-            policy (`str`): "keydiff", pairs with unusual keys; or "recent", the last ones in the order of
-                reading.
+            policy (`str`): "recent", the last ones in the order of reading, which of a merged memory are
+                those of the last texts; "keydiff", pairs with unusual keys; "keydiff_recent", half of each.
 
         Raises:
             ValueError: for another policy, or a bound below 1.
@@ -224,6 +224,8 @@ class MosaicMemory:
         noted_LH0N = self.keys.new_zeros(*self.keys.shape[:2], 0, len(self))
         score_LHN = chooser.score(noted_LH0N, self.keys, visible_LHN)
         rank_LHN = score_LHN.argsort(stable=True).argsort()
+        if chooser.num_protected:
+            rank_LHN[..., -chooser.num_protected :] = len(self)
         best = rank_LHN.float().mean((0, 1)).argsort(stable=True)[-num_pairs:]
         return self.keep(pairs=best)
 

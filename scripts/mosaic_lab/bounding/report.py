@@ -207,7 +207,8 @@ def _draw_by_position(panel: plt.Axes, by_policy, arrays) -> None:
         bounds = sorted(by_bound, key=lambda bound: bound or 0)
         bound = bounds[min(1, len(bounds) - 1)]
         result = by_bound[bound]
-        steps = [part.mean() for part in np.array_split(arrays[result["name"]]["loss0"].mean(0), 16)]
+        loss_N = arrays[result["name"]]["loss0"].mean(0)
+        steps = [part.mean() for part in np.array_split(loss_N, min(16, len(loss_N)))]
         places = (np.arange(len(steps)) + 0.5) * result["context"] / len(steps)
         style = {"linestyle": "--" if policy == WINDOW else "-", "linewidth": 1.2}
         panel.plot(places, steps, color=COLOURS[policy], **style)

@@ -119,7 +119,7 @@ def read_in_parts(layer, query, key, value, recall_BT, splits, is_padded):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(text=texts())
 def test_equals_lists_of_pairs(policy, text):
     """Every policy, whatever is padded and however the text is split, keeps and answers as lists do."""

@@ -408,10 +408,12 @@ def test_compressing_keeps_recent_pairs_or_unusual_keys(model, take):
     unusual = memory.compress(6, "keydiff")
     assert torch.equal(unusual.keys, memory.keys[:, :, kept])
     assert torch.equal(unusual.tokens[:-1], memory.tokens[kept])
-    assert memory.compress(len(memory)) is memory
-    torch.testing.assert_close(
-        continue_after(model, memory.compress(6), [5]), continue_after(model, memory.keep(pairs=kept), [5])
-    )
+    assert memory.compress(len(memory), "keydiff") is memory
+    both = memory.compress(6, "keydiff_recent")
+    kept = torch.cat([rank[:-3].argsort()[:3].sort().values, torch.arange(len(memory) - 3, len(memory))])
+    assert torch.equal(both.tokens[:-1], memory.tokens[kept])
+    logits, expected = (continue_after(model, each, [5]) for each in (both, memory.keep(pairs=kept)))
+    torch.testing.assert_close(logits, expected)
 
 
 def test_repr_and_sums(take):
@@ -461,7 +463,7 @@ REFUSED = {
     "unknown pair": (lambda m, memory: memory.forget(pairs=[99]), "no such pair among 7"),
     "pairs of a source": (lambda m, memory: memory.keep("text 0", pairs=[1]), "together with source or span"),
     "same name": (lambda m, memory: memory.rename("text 0", "text 1"), "different names"),
-    "bound of 0": (lambda m, memory: memory.compress(0), "at least 1, not 0"),
+    "bound of 0": (lambda m, memory: memory.compress(0, "recent"), "at least 1, not 0"),
     "unknown policy": (lambda m, memory: memory.compress(2, "fifo"), "policy must be one of recent"),
     "policy of weights": (lambda m, memory: memory.compress(2, "h2o"), "'h2o' needs the weights of queries"),
     "NaN": (lambda m, memory: replace(memory, keys=memory.keys / 0), "keys of this memory are NaN"),
