@@ -121,7 +121,7 @@ def test_links_lead_somewhere(pages):
 
 def test_names_exist(pages):
     """Every class, function and file that a page names is there, and every recipe that a command takes."""
-    sources = "".join(path.read_text() for path in (ROOT / "modeling_mosaic").glob("*.py"))
+    sources = "".join(path.read_text() for path in (ROOT / "modeling_mosaic").rglob("*.py"))
     for text in pages.values():
         for name in re.findall(r"`(Mosaic\w+|leaky_average\w*|create_\w+|eager_\w+)`", text):
             assert f"class {name}" in sources or f"def {name}" in sources, name
