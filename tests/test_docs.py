@@ -311,6 +311,11 @@ def test_numbers_of_merging():
             for cell, value in zip(shown, values, strict=True):
                 check(cell, value, f"{text}, {depth} layers, {memory}")
     assert next(table, None) is None
+    ways = [way for result in load("merging/regbench") if result["num_layers"] == 4 for way in result["ways"]]
+    costs = {way["memory"]: way["distance"]["difference"] for way in ways if way["num_parts"] == 8}
+    page = " ".join((ROOT / "docs/memories.md").read_text().split())
+    shown = re.search(r"the distance rises by (\S+) when .* last string are worth (\d\.\d+)", page).groups()
+    check(list(shown), [costs[MERGED], costs[ALONE]], "four layers, eight parts")
 
 
 def test_numbers_of_three_moons():
