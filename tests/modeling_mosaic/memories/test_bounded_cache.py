@@ -13,6 +13,7 @@ from modeling_mosaic import BoundedCache
 from modeling_mosaic.compatibility import CACHE_NAME
 from modeling_mosaic.memories.bounded_cache import BoundedLayer
 from modeling_mosaic.memories.eviction import POLICIES, make_policy
+from mosaic_lab.benchmark.operations import count_operations
 
 
 class ListedPair:
@@ -200,15 +201,18 @@ def test_a_bound_that_is_not_reached_changes_nothing(model, batch, policy):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_memory_is_constant(model, random_tokens, policy):
+def test_memory_and_work_are_constant(model, random_tokens, policy):
+    """However long the text, the cache holds as much, and a token takes as many operations."""
     cache = BoundedCache(model.config, 10, policy)
-    sizes = set()
-    for _ in range(5):
+    sizes, operations = set(), set()
+    for _ in range(4):
         read(model, random_tokens(2, 40), None, cache, 17)
         tensors = [state for layer in cache.layers for state in vars(layer).values()]
         tensors += [state for layer in cache.layers for state in layer.conv_states.values()]
         sizes.add(sum(state.numel() for state in tensors if isinstance(state, torch.Tensor)))
-    assert len(sizes) == 1 and cache.layers[0].keys.shape[2] == 11 and cache.get_seq_length() == 200
+        operations.add(count_operations(lambda: read(model, random_tokens(2, 1), None, cache, 1)))
+    assert len(sizes) == len(operations) == 1
+    assert cache.layers[0].keys.shape[2] == 11 and cache.get_seq_length() == 168
 
 
 @pytest.mark.parametrize("policy", POLICIES)
