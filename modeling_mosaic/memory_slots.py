@@ -13,7 +13,7 @@ from .memory_norms import SCALAR_GAIN
 from .memory_readout import TOP_TOKENS, Readout, output_of
 from .memory_trace import LayerTrace, Trace
 
-QUERY_BLOCK = 256
+QUERY_BLOCK = 128
 # Pairs or slots that are listed of each unit and token.
 TOP = 16
 # Slots of each unit that are read as tokens.
