@@ -451,6 +451,8 @@ def test_examples_of_bounded_memories(run_examples, capsys):
     pytest.importorskip("faiss", reason="the extra `search` is not installed")
     names = run_examples("docs/bounded_memories.md", "## Searched memories", **names)
     assert names["outputs"].shape[1] == names["inputs"]["input_ids"].shape[1] + 40
+
+
 def test_numbers_of_predictions():
     """The units on the page are those of the results, and so are some numbers of the text."""
     page, folder = "docs/predictions.md", ROOT / "results" / "inspection" / "small"

@@ -5,7 +5,7 @@ Shapes: T tokens, H units, D head size, K candidates; L layers.
 
 import torch
 
-from . import measures as measures
+from . import measures
 from .readout import first_raw_values
 from .trace import Trace, candidate_raw_values
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import measures as measures
+from . import measures
 from .catalogue import MEASURES
 
 if TYPE_CHECKING:

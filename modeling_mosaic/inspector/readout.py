@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from . import measures as measures
+from . import measures
 from .edit import memory_layers
 from .trace import Trace, logit_blocks, token_losses
 

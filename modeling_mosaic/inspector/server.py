@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from . import measures as measures
+from . import measures
 from .edit import MemoryEdit, delete_from_text
 from .page import page_html
 from .record import MemoryRecord
