@@ -39,7 +39,9 @@ def has_kernel(tensor: torch.Tensor) -> bool:
 
 def scaled_unit(vector_BHTD: torch.Tensor, scale_H11: torch.Tensor) -> torch.Tensor:
     """`alpha Norm(x)` of equation 7; a zero vector stays zero, and has a finite gradient."""
-    return _ScaledUnit.apply(vector_BHTD, scale_H11)[0]
+    # Where no gradient is wanted, `apply` alone would take longer than the operations for one token.
+    unit = _ScaledUnit.apply if torch.is_grad_enabled() else _ScaledUnit.forward
+    return unit(vector_BHTD, scale_H11)[0]
 
 
 class _ScaledUnit(torch.autograd.Function):

@@ -50,6 +50,7 @@ def test_chunks_equal_the_recurrence(seed, time, has_state, has_padding, has_sta
 @pytest.mark.parametrize("has_starts", [False, True])
 def test_gradcheck(has_padding, has_starts, monkeypatch):
     monkeypatch.setattr("modeling_mosaic.leaky_average.CHUNK_SIZE", 4)
+    monkeypatch.setattr("modeling_mosaic.leaky_average.GROUP_SIZE", 2)
     key, leak, state, masks = draw_inputs(1, 18, True, has_padding, has_starts, batch=1, heads=2, dim=2)
     assert torch.autograd.gradcheck(lambda *inputs: leaky_average(*inputs, **masks), (key, leak, state))
 
@@ -86,6 +87,16 @@ def test_half_precision_keys_are_averaged_in_float32(dtype):
     # A slow leak adds up the rounding of exp(-leak) over a thousand steps, in the recurrence too; that of
     # half precision would be a hundred times larger.
     torch.testing.assert_close(average.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("leak", [0.0003, 0.03, 3.0])
+def test_rounding(leak):
+    """Float32's own, where the recurrence takes powers of a rounded decay: 3e-6 for the slowest leak."""
+    torch.manual_seed(0)
+    key, leak = torch.randn(2, 1, 1500, 32), torch.tensor([leak])
+    expected, _ = leaky_average_reference(key.double(), leak.double())
+    error = (leaky_average(key, leak)[0] - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert error.max() < 8 * torch.finfo(torch.float32).eps
 
 
 class LargestTensor(TorchDispatchMode):
