@@ -116,7 +116,10 @@ function pairRow({ panel, facts }, { pair, weight, share, effect, logit, gone })
   const { record, state } = panel,
     { exact } = facts.unit,
     change = changeWithout(facts, effect);
-  const kind = change > 0 ? "helps" : "hurts";
+  const sign = Math.abs(change) < 0.0005 ? 0 : Math.sign(change);
+  const [kind, mark, says] = { 1: ["helps", "▲", "The pair helps"], "-1": ["hurts", "▽", "The pair hurts"] }[
+    sign
+  ] ?? ["", "", ""];
   const without = Number.isFinite(effect) ? facts.error + change : NaN;
   return h(
     "tr",
@@ -164,8 +167,8 @@ function pairRow({ panel, facts }, { pair, weight, share, effect, logit, gone })
       number(without, 4),
       h(
         "span",
-        { class: `change ${kind}`, title: change > 0 ? "The pair helps" : "The pair hurts" },
-        Number.isFinite(change) ? `${signed(change, 4)} ${change > 0 ? "▲" : "▽"}` : "",
+        { class: `change ${kind}`, title: says },
+        Number.isFinite(change) ? `${sign ? signed(change, 4) : "±0"} ${mark}` : "",
       ),
     ),
     h("td", { class: "figure", "data-fact": "logit", "data-label": "logit" }, signed(logit)),

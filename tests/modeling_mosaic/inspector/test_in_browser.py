@@ -16,7 +16,7 @@ from modeling_mosaic.inspector.page import notebook_html
 from modeling_mosaic.inspector.server import make_server
 from modeling_mosaic.memory_record import record_memories
 
-from .conftest import HOSTILE, STORY, Shown
+from .conftest import HOSTILE, STORY, Shown, as_number
 
 TABS = ("units", "map", "pairs", "curves", "slots", "relations")
 # Half a unit of the last digit that is shown, and as much for values in half precision.
@@ -90,6 +90,32 @@ def test_pairs_and_deletions_agree_with_python(show, record):
     shown.page.click("text=Restore 3 forgotten")
     shown.page.locator("text=Restore 3 forgotten").wait_for(state="detached")
     assert shown.fact("error") == pytest.approx(explained.error, abs=DIGIT)
+
+
+def test_trivial_predictors_and_expected_tokens_agree_with_python(show, record):
+    token, shown = 60, show(record, CHOSEN)
+    values = record.tensors["contextual.values"][0, 1].double()
+    ids, raw = record.tensors["readout.token_ids"], record.tensors["readout.raw_values"][1].double()
+    mix = record.tensors["contextual.mix"][0, 1].double()
+    known = mix * raw[torch.searchsorted(ids, record.tensors["token_ids"][token])]
+    guesses = {
+        "mean of the values": values[:token].mean(0),
+        "newest value": values[token - 1],
+        "known part": known * values[0].norm() / known.norm(),
+    }
+    for name, guess in guesses.items():
+        seen = as_number(shown.page.locator(".references li", has_text=name).locator("b").inner_text())
+        assert seen == pytest.approx(
+            ((guess - values[token]).norm() / values[token].norm()).item(), abs=DIGIT
+        )
+    answer = record.answers(0, 1)[token].double()
+    would = known + (1 - mix) * raw
+    best = (would @ answer / (would.norm(dim=-1) * answer.norm())).topk(8)
+    rows = shown.page.locator(".readings > div").first.locator("li")
+    named = [f"«{record.token_text(ids[place])}»" for place in best.indices]
+    assert rows.locator(".what").all_inner_texts() == named
+    cosines = [as_number(text) for text in rows.locator(".amount").all_inner_texts()]
+    assert cosines == pytest.approx(best.values.tolist(), abs=DIGIT)
 
 
 def test_units_without_keys_show_effects_and_no_switches(show, record):
