@@ -13,7 +13,8 @@ from .memory_norms import SCALAR_GAIN
 from .memory_readout import TOP_TOKENS, Readout, output_of
 from .memory_trace import LayerTrace, Trace
 
-QUERY_BLOCK = 256
+# Scores that are held at a time, of all units of a layer.
+NUM_SCORES = 2**20
 # Pairs or slots that are listed of each unit and token.
 TOP = 16
 # Slots of each unit that are read as tokens.
@@ -22,6 +23,11 @@ NUM_READ = 64
 NUM_CALLERS = 4
 
 Tensors = dict[str, torch.Tensor]
+
+
+def query_block(units: int, pairs: int) -> int:
+    """How many queries to compute at a time, with so many units and pairs."""
+    return max(1, NUM_SCORES // (units * pairs))
 
 
 def strongest(weights_HTS: torch.Tensor, name: str) -> Tensors:
@@ -45,7 +51,8 @@ def summarise_persistent(
     values_PME = scale_P11 * module.memory_values.float().transpose(0, 1).flatten(1, 2)
     blocks: dict[str, list[torch.Tensor]] = {}
     use_PM = 0
-    for queries_PTE in layer_trace.queries_PTE.float().split(QUERY_BLOCK, 1):
+    block = query_block(keys_NPME.shape[1], values_PME.shape[1])
+    for queries_PTE in layer_trace.queries_PTE.float().split(block, 1):
         scores_NPTM = queries_PTE @ keys_NPME.mT
         weights_PTM = (scores_NPTM.softmax(-1) / len(keys_NPME)).permute(1, 2, 0, 3).flatten(2)
         use_PM = use_PM + weights_PTM.sum(1)

@@ -18,7 +18,7 @@ from .memory_edit import memory_layers
 from .memory_expectation import choose_places, expect_deeper, expect_first
 from .memory_norms import SCALAR_GAIN
 from .memory_readout import Readout, direct_of_the_rest, output_of, read_text
-from .memory_slots import QUERY_BLOCK, TOP, strongest, summarise_persistent
+from .memory_slots import TOP, query_block, strongest, summarise_persistent
 from .memory_trace import LayerTrace, Trace
 
 Tensors = dict[str, torch.Tensor]
@@ -129,8 +129,9 @@ def _recall(keys_HTD, values_HtD, token_ids_T) -> tuple[torch.Tensor, Tensors]:
     time = keys_HTD.shape[1]
     blocks: dict[str, list[torch.Tensor]] = {}
     retrieval = CrossRetrieval(values_HtD[:, 1:])
-    for first in range(0, time, QUERY_BLOCK):
-        last = min(first + QUERY_BLOCK, time)
+    block = query_block(len(keys_HTD), time)
+    for first in range(0, time, block):
+        last = min(first + block, time)
         scores_HTS = masked_scores(keys_HTD, first, last)
         values_HSD = values_HtD[:, : last - 1]
         across_RHTD = retrieve_across(scores_HTS, values_HSD).nan_to_num(0)

@@ -12,6 +12,8 @@ from modeling_mosaic import MosaicConfig, MosaicForCausalLM
 from mosaic_lab.attention_maps.report import AVERAGES
 from mosaic_lab.attention_maps.report import group as group_maps
 from mosaic_lab.comparison.report import group_runs, losses_of, name_of
+from mosaic_lab.core.work import load_gathered
+from mosaic_lab.inspection.report import WORTH_LISTING, mosaics
 from mosaic_lab.regbench.report import choose_best
 from mosaic_lab.three_moons.report import summarise
 
@@ -307,3 +309,28 @@ def test_numbers_of_the_front_page():
         group = next(group for group in groups if (group["num_memories"], group["optimizer"]) == (3, "adam"))
         counts.append(f"{group['disentangled']} of {group['runs']}")
     assert re.findall(r"\d+ of \d+", bullet("Predictive disentanglement")) == counts
+
+
+def test_numbers_of_predictions():
+    """The units on the page are those of the results, and so are some numbers of the text."""
+    page, folder = "docs/predictions.md", ROOT / "results" / "inspection" / "small"
+    runs = load_gathered(folder)
+    names = {
+        "stories": ("ablation_cost", "peek_share", "next_token_auc", "error"),
+        "other": ("ablation_cost",),
+    }
+    shown = 0
+    for result, arrays in mosaics(runs, is_trained=True):
+        found = {(text, name): arrays[f"{text}.{name}"] for text in names for name in names[text]}
+        worth = np.maximum(found["stories", "ablation_cost"], found["other", "ablation_cost"])
+        for layer, unit in np.argwhere(worth >= WORTH_LISTING):
+            cells = row(page, "## Units", result["name"], f"{layer}.{unit}")
+            order = [("stories", "ablation_cost"), ("other", "ablation_cost")]
+            order += [("stories", name) for name in names["stories"][1:]]
+            check(cells, [found[key][layer, unit] for key in order], f"{result['name']} {layer}.{unit}")
+            shown += 1
+    assert shown == len(rows(page, "## Units")) - 1
+    gains = [run["copying"]["first"] - run["copying"]["second"] for run, _ in mosaics(runs, is_trained=True)]
+    text = " ".join((ROOT / page).read_text().split())
+    said = re.search(r"said twice cost the mosaics (\S+) and (\S+) nats per token less", text).groups()
+    check(list(said), gains, "copying")

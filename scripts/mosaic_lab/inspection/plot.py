@@ -37,7 +37,7 @@ def _worth(arrays, place="stories") -> np.ndarray:
 def _scale_worth(panel, name: str) -> None:
     """A scale of nats that shows both the dearest units and those around 0."""
     getattr(panel, f"set_{name}scale")("symlog", linthresh=0.02)
-    getattr(panel, f"set_{name}lim")(-0.2, 10)
+    getattr(panel, f"set_{name}lim")(-0.5, 10)
     ticks = [-0.1, -0.02, 0, 0.02, 0.1, 1, 10]
     getattr(panel, f"set_{name}ticks")(ticks, [f"{tick:g}" for tick in ticks])
 
@@ -101,7 +101,9 @@ def _group_of(result) -> str | None:
 def _draw_other(panel, trained) -> None:
     for _, arrays in trained:
         if "other.ablation_cost" in arrays:
-            panel.scatter(_worth(arrays), _worth(arrays, "other"), s=22, color=BLUE)
+            news = arrays["stories.peek_share"].ravel() >= 0.1
+            for chosen, colour in ((news, BLUE), (~news, ORANGE)):
+                panel.scatter(_worth(arrays)[chosen], _worth(arrays, "other")[chosen], s=22, color=colour)
     for name in "xy":
         _scale_worth(panel, name)
     panel.axline((0, 0), (1, 1), color=GREY, linewidth=0.8)
@@ -125,14 +127,20 @@ def _draw_copying(panel, trained) -> None:
 
 
 def _draw_novelty(panel, trained) -> None:
-    costs = []
-    for _, arrays in trained:
-        costs.append(by_class(arrays, "stories", "cost"))
+    is_other = any("other.class_cost" in arrays for _, arrays in trained)
+    # On stories like those of training, little is new.
+    place = "other" if is_other else "stories"
+    costs = [by_class(arrays, place, "cost") for _, arrays in trained]
     for kind, colour in enumerate((BLUE, AMBER)):
         places = np.arange(len(CLASSES)) + 0.4 * kind - 0.2
         panel.bar(places, np.mean(costs, 0)[kind], 0.4, color=colour, label=f"{KINDS[kind]} units")
+        panel.axhline(0, color=GREY, linewidth=0.8)
         for cost in costs:
             panel.plot(places, cost[kind], ".", color="black", markersize=4)
     panel.set_xticks(range(len(CLASSES)), CLASSES)
-    panel.set(ylabel="cost without them, nats", xlabel="next token", title="Work by novelty")
+    panel.set(
+        ylabel="cost without them, nats",
+        xlabel="next token",
+        title=f"Work by novelty, {'other text' if is_other else 'stories'}",
+    )
     panel.legend(frameon=False, fontsize=8)
