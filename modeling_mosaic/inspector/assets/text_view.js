@@ -30,6 +30,7 @@ export class TextView {
             : visible(token).replaceAll("↵", "↵\n"),
       ),
     );
+    this.marks = h("div", { class: "marks", "aria-hidden": "true" });
     this.box = h(
       "div",
       {
@@ -44,6 +45,7 @@ export class TextView {
         onpointerleave: () => panel.hover(-1),
         onclick: ({ target }) => target.dataset.i && panel.pin(Number(target.dataset.i)),
         onblur: () => panel.hover(-1),
+        onscroll: () => this.light(),
       },
       this.spans,
     );
@@ -58,12 +60,13 @@ export class TextView {
       "section",
       { class: "textPanel card", "aria-label": "Text" },
       panel.app.records.length > 1 && h("h2", {}, panel.name),
-      this.box,
+      h("div", { class: "page" }, this.box, this.marks),
       this.legend,
       this.said,
       this.next,
     );
     this.lit = [];
+    new ResizeObserver(() => this.light()).observe(this.box);
   }
 
   point(target) {
@@ -170,34 +173,47 @@ export class TextView {
   /** Marks the cursor and the pairs that the unit answers from there. */
   async light() {
     const { panel } = this,
-      i = panel.cursor,
-      { record, state } = panel;
-    this.at?.classList.remove("cursor");
-    this.at = this.spans[i];
-    this.at?.classList.add("cursor");
-    this.box.setAttribute("aria-activedescendant", this.at ? this.at.id : "");
+      i = panel.cursor;
     const unit = await panel.unitNow();
     if (i !== panel.cursor) return;
     for (const span of this.lit) {
       span.classList.remove("lit");
-      span.style.removeProperty("--lit");
       delete span.dataset.pair;
     }
-    this.lit = [];
-    if (!this.at || !unit) {
-      this.said.textContent = "";
-      return;
-    }
-    const strongest = strongestPairs(unit, i, panel.forgottenSet, LIT);
-    for (const [pair, weight] of strongest) {
-      const span = this.spans[pair + 1];
-      if (!span || weight < 0.01) continue;
+    const strongest = i < 0 ? [] : strongestPairs(unit, i, panel.forgottenSet, LIT);
+    const heavy = strongest.filter(([pair, weight]) => weight >= 0.01 && this.spans[pair + 1]);
+    this.lit = heavy.map(([pair]) => this.spans[pair + 1]);
+    this.lit.forEach((span, k) => {
       span.classList.add("lit");
-      span.dataset.pair = pair;
-      span.style.setProperty("--lit", `${Math.round(1 + 3 * Math.sqrt(weight))}px`);
-      this.lit.push(span);
-    }
-    this.said.textContent = this.describe(i, strongest[0]);
+      span.dataset.pair = heavy[k][0];
+    });
+    const at = this.spans[i];
+    this.box.setAttribute("aria-activedescendant", at ? at.id : "");
+    this.said.textContent = at ? this.describe(i, strongest[0]) : "";
+    const lines = heavy.map(([pair, weight]) => [this.spans[pair + 1], "line", 1 + 3 * Math.sqrt(weight)]);
+    this.mark(at ? [...lines, [at, "cursor", 0]] : lines);
+  }
+
+  /** Draws marks above the text, which need not be painted again for them. */
+  mark(marks) {
+    const { left, top } = this.box.getBoundingClientRect();
+    const places = marks.flatMap(([span, kind, thick]) =>
+      Array.from(span.getClientRects(), (rect) => ({ kind, thick, rect })),
+    );
+    this.marks.replaceChildren(
+      ...places.map(({ kind, thick, rect }) => {
+        const height = thick || rect.height,
+          above = thick ? rect.bottom - height : rect.top;
+        const sizes = {
+          left: rect.left - left,
+          top: above - top,
+          width: rect.width,
+          height,
+        };
+        const style = Object.fromEntries(Object.entries(sizes).map(([name, size]) => [name, `${size}px`]));
+        return h("i", { class: kind, style });
+      }),
+    );
   }
 
   describe(i, strongest) {
