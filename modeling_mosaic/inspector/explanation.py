@@ -181,10 +181,10 @@ def describe_unit(record: MemoryRecord, layer: int, unit: int) -> str:
         news += f"; the true next token fits its answer better than {found['next_token_auc']:.0%} of others"
     else:
         news += ", which it hardly foresees"
-    worth = (
-        f"; removing it costs {found['ablation_cost']:.2f} nats a token" if "ablation_cost" in found else ""
-    )
-    return f"{looks}; {news}{worth}"
+    if "ablation_cost" not in found:
+        return f"{looks}; {news}"
+    # Adding 0 makes 0 of -0.
+    return f"{looks}; {news}; removing it costs {round(found['ablation_cost'], 2) + 0:.2f} nats a token"
 
 
 def _is_of_contextual_units(name: str) -> bool:

@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import json
 import math
 from collections.abc import Iterable
 
@@ -66,7 +65,7 @@ def pack_record(record, units: str | Iterable, room: int) -> Packs:
     every = [(layer, unit) for layer in range(record.num_layers) for unit in range(record.num_units)]
     named = [_known(unit, every) for unit in ([] if units == "auto" else every if units == "all" else units)]
     packs = Packs(room)
-    packs.add("record", _small_arrays(record), record.metadata | {"sentences": _sentences(record)})
+    packs.add("record", _small_arrays(record), record.metadata)
     for layer, unit in named:
         packs.add(f"unit.{layer}.{unit}", _unit_arrays(record, layer, unit))
     measures = sorted(_along_text(record), key=lambda name: (*FIRST_MEASURES, name).index(name))
@@ -106,11 +105,6 @@ def _known(unit: tuple, every: list) -> tuple:
     if unit not in every:
         raise ValueError(f"units: there is no unit {unit}; they reach from {every[0]} to {every[-1]}")
     return unit
-
-
-def _sentences(record) -> str:
-    layers, units = range(record.num_layers), range(record.num_units)
-    return json.dumps([[record.sentence(layer, unit) for unit in units] for layer in layers])
 
 
 def _along_text(record) -> list[str]:

@@ -209,8 +209,11 @@ class MemoryRecord:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """All but the tensors, as the file's metadata: each entry as JSON."""
-        details = {name: json.dumps(detail) for name, detail in self._details.items()}
+        """All but the tensors, as the file's metadata: each entry as JSON. Pages show its sentences."""
+        layers, units = range(self.num_layers), range(self.num_units)
+        sentences = [[self.sentence(layer, unit) for unit in units] for layer in layers]
+        details = self._details | {"sentences": sentences}
+        details = {name: json.dumps(detail) for name, detail in details.items()}
         return {"format": FORMAT, "version": FORMAT_VERSION, **details}
 
     def save(self, path: str | os.PathLike) -> None:
