@@ -1,13 +1,13 @@
 """The gated leaky average of keys (arXiv 2507.03285, equation 8), by recurrence or by chunks.
 
-kbar_t = exp(a_t) k_t + exp(-d_t) kbar_{t-1}: the log gain a_t and the leak d_t >= 0, in nats, differ from token
-to token. Gains have no bound, so that an average is kept as `average * exp(log_scale)`, with the running
-maximum `log_scale_t = max(log_scale_{t-1} - d_t, a_t)`. Both factors of
+kbar_t = exp(a_t) k_t + exp(-d_t) kbar_{t-1}: the log gain a_t and the leak d_t >= 0, in nats, differ from
+token to token. Gains have no bound, so that an average is kept as `average * exp(log_scale)`, with the
+running maximum `log_scale_t = max(log_scale_{t-1} - d_t, a_t)`. Both factors of
 
     average_t = exp(a_t - log_scale_t) k_t + exp(log_scale_{t-1} - d_t - log_scale_t) average_{t-1}
 
-are then at most 1. Norm follows, and takes the scale away. Any other scale would give the same averages but for
-rounding, which is why it counts as a constant where gradients are computed.
+are then at most 1. Norm follows, and takes the scale away. Any other scale would give the same averages but
+for rounding, which is why it counts as a constant where gradients are computed.
 
 Shapes: B batch, H heads, T time, D head size; N chunks of Q steps each.
 """
@@ -21,7 +21,8 @@ from transformers.utils.import_utils import is_torchdynamo_exporting
 CHUNK_SIZE = 16
 # The log scale of an average of nothing.
 EMPTY = -1e30
-# So many nats leave nothing of the past, in float32; larger ones would cost the sums of leaks their precision.
+# So many nats leave nothing of the past, in float32; larger ones would cost the sums of leaks their
+# precision.
 FORGOTTEN = 104.0
 # What a border between sequences adds to a sum of leaks: more than gains differ by.
 BORDER = 1e6
@@ -138,7 +139,9 @@ def running_maximum(
 
 def shift_scale(log_scale_BHT: torch.Tensor, log_scale_BH: torch.Tensor | None) -> torch.Tensor:
     """Log scales one step before."""
-    first = torch.full_like(log_scale_BHT[..., :1], EMPTY) if log_scale_BH is None else log_scale_BH[..., None]
+    first = (
+        torch.full_like(log_scale_BHT[..., :1], EMPTY) if log_scale_BH is None else log_scale_BH[..., None]
+    )
     if log_scale_BHT.shape[-1] == 1:
         return first
     shifted_BHT = log_scale_BHT.roll(1, -1)

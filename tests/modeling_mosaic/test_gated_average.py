@@ -28,10 +28,15 @@ def direct_sum(key, log_gain, leak, average=None, log_scale=None, keep_BT=None, 
     """Norm(kbar) from all weights `exp(a_i - d_{i+1} - ... - d_t)` at once, over their largest."""
     time = key.shape[2]
     if average is not None:
-        key, log_gain = torch.cat([average[:, :, None], key], 2), torch.cat([log_scale[..., None], log_gain], 2)
+        key, log_gain = (
+            torch.cat([average[:, :, None], key], 2),
+            torch.cat([log_scale[..., None], log_gain], 2),
+        )
         leak = torch.nn.functional.pad(leak, (1, 0))
     else:
-        key, log_gain, leak = (torch.cat([torch.zeros_like(x[:, :, :1]), x], 2) for x in (key, log_gain, leak))
+        key, log_gain, leak = (
+            torch.cat([torch.zeros_like(x[:, :, :1]), x], 2) for x in (key, log_gain, leak)
+        )
     keep = torch.ones(len(key), time + 1, dtype=torch.bool)
     keep[:, 0] = average is not None
     if keep_BT is not None:
