@@ -47,8 +47,8 @@ class MemoryMasksV2(TypedDict):
     # Whether the cache holds a past of the new tokens, and how many columns of the window.
     continues: bool
     num_cached: int
-    # `(batch, h - 1)`: which columns of the window the cache keeps; `None` for the last ones.
-    order: torch.Tensor | None
+    # How many columns it is to keep: h - 1, and one more for each place of padding between tokens.
+    num_kept: int
     # `(b, slots)`: the window's column of each slot, or -1, for attention weights; `None` if not eager.
     columns: torch.Tensor | None
     # `(batch, time)`: False for padding.
@@ -80,7 +80,7 @@ def create_memory_masks_v2(
         delay (`int` or `torch.Tensor`, *optional*): m of the long-term memory; the config's if `None`.
 
     Raises:
-        ValueError: for a mask of another shape, or padding between tokens with a cache that records its past.
+        ValueError: for a mask of another shape, or padding between tokens with a static cache.
     """
     if isinstance(attention_mask, dict):
         return attention_mask
@@ -91,7 +91,8 @@ def create_memory_masks_v2(
     keep_BS = as_keep_mask(attention_mask, batch, None if is_static else seen + time)
     if keep_BS is not None and not is_static and is_without_effect(keep_BS, cache):
         keep_BS = None
-    num_cached = count_cached_columns(config, cache, seen, is_static)
+    num_kept = config.short_memory_size - 1 + count_gaps(keep_BS, cache, time)
+    num_cached = count_cached_columns(cache, num_kept, None if is_static else seen)
     tokens = number_tokens(config, inputs_embeds, keep_BS, start_BT, cache, seen, num_cached)
     keep_BT = None if keep_BS is None else keep_BS[:, -time:].clone(memory_format=torch.contiguous_format)
     delay = config.long_memory_delay if delay is None else delay
@@ -107,7 +108,7 @@ def create_memory_masks_v2(
         blocks=False,
         continues=is_static or seen > 0,
         num_cached=num_cached,
-        order=None if keep_BS is None else order_window(config, cache, tokens.window_bW),
+        num_kept=num_kept,
         columns=find_columns(tokens) if config._attn_implementation == "eager" else None,
         keep=keep_BT,
         # A static cache that was reset holds averages of zeros, not of nothing.
@@ -153,10 +154,8 @@ def number_tokens(config, inputs_embeds, keep_BS, start_BT, cache, seen, num_cac
         window_1W = torch.arange(-num_cached, time, device=device)[None] + seen
         return TokenNumbers(query_1T, torch.zeros_like(query_1T), slot_1S, window_1W)
     slot_BS = (keep_BS.cumsum(-1) - 1).masked_fill(~keep_BS, NO_TOKEN)
-    query_BT = slot_BS[:, -time:]
-    # The cached columns hold the latest real tokens, see `order_window`.
-    cached_BW = keep_BS[:, :-time].sum(-1, keepdim=True) + torch.arange(-num_cached, 0, device=device)
-    window_BW = torch.cat([cached_BW.clamp(min=NO_TOKEN), query_BT], -1)
+    query_BT, num_columns = slot_BS[:, -time:], num_cached + time
+    window_BW = F.pad(slot_BS, (max(num_columns - slot_BS.shape[-1], 0), 0), value=NO_TOKEN)[:, -num_columns:]
     slot_BS = F.pad(slot_BS, (0, num_slots - slot_BS.shape[-1]), value=NO_TOKEN)
     return TokenNumbers(query_BT, torch.zeros_like(query_BT), slot_BS, window_BW)
 
@@ -194,25 +193,22 @@ def see_older(tokens: TokenNumbers, delay: int | torch.Tensor) -> SlotRanges:
     return make_ranges(tokens.first_bT, tokens.query_bT - (delay - 1), tokens.slot_bS)
 
 
-def count_cached_columns(config: MosaicV2Config, cache: Cache | None, seen, is_static: bool) -> int:
-    """How many columns of the window are in the cache."""
+def count_gaps(keep_BS: torch.Tensor | None, cache: Cache | None, time: int) -> int:
+    """How many places of padding a row has behind its first token, at most."""
+    if keep_BS is None or cache is None or (cache.is_compileable and time == 1) or is_tracing(keep_BS):
+        return 0
+    num_gaps = int(((keep_BS.cumsum(-1) > 0) & ~keep_BS).sum(-1).max())
+    if num_gaps and cache.is_compileable:
+        raise ValueError("a static cache takes padding on the left only, not behind the first token of a row")
+    return num_gaps
+
+
+def count_cached_columns(cache: Cache | None, num_kept: int, seen: int | None) -> int:
+    """How many columns of the window are in the cache; `seen` is `None` where it cannot be known."""
     state_BCW = None if cache is None else getattr(cache.layers[0], "conv_states", {}).get(WINDOW_KEYS)
     if state_BCW is None:
         return 0
-    most = config.short_memory_size - 1
-    return min(state_BCW.shape[-1], most if is_static else min(most, seen))
-
-
-def order_window(config: MosaicV2Config, cache: Cache | None, window_BW: torch.Tensor) -> torch.Tensor | None:
-    """Which columns to keep so that the latest real tokens come last, whatever padding is between them."""
-    if cache is None:
-        return None
-    is_real_BW = window_BW > NO_TOKEN
-    if not cache.is_recording_past(0):
-        return is_real_BW.int().argsort(dim=-1, stable=True)[:, -(config.short_memory_size - 1) :]
-    if not bool((is_real_BW[:, 1:] >= is_real_BW[:, :-1]).all()):
-        raise ValueError("a cache that records its past, to be cropped, takes padding on the left only")
-    return None
+    return min(state_BCW.shape[-1], num_kept, state_BCW.shape[-1] if seen is None else seen)
 
 
 def find_columns(tokens: TokenNumbers) -> torch.Tensor:

@@ -254,34 +254,24 @@ class MosaicV2ShortMemory(MosaicV2Memory):
 
     def extend_window(self, states_BHTD, cache: Cache, state_idx: int, masks: MemoryMasksV2) -> torch.Tensor:
         """The window's columns, the new ones behind those of the cache, which keeps the last h - 1."""
-        layer, num_kept = cache.layers[self.layer_idx], self.config.short_memory_size - 1
-        window_BCW = states_BCT = states_BHTD.transpose(2, 3).flatten(1, 2)
-        kept_BCW, num_columns = layer.conv_states[state_idx], masks["num_cached"] + states_BCT.shape[-1]
-        if layer.record_past:
+        layer, num_kept = cache.layers[self.layer_idx], masks["num_kept"]
+        states_BCT, kept_BCW = states_BHTD.transpose(2, 3).flatten(1, 2), layer.conv_states[state_idx]
+        num_columns = masks["num_cached"] + states_BCT.shape[-1]
+        if kept_BCW is None or layer.record_past:
             window_BCW = cache.update_conv_state(
                 states_BCT, self.layer_idx, state_idx=state_idx, conv_kernel_size=num_kept
             )
-        elif kept_BCW is not None:
-            window_BCW = torch.cat([kept_BCW.to(states_BCT.dtype), states_BCT], -1)
-        window_BCW = window_BCW[..., -num_columns:]
-        if not layer.record_past:
-            last_BCW = window_BCW[..., -num_kept:]
-            if masks["order"] is not None:
-                index_BCW = masks["order"][:, None].expand(-1, window_BCW.shape[1], -1)
-                last_BCW = window_BCW.gather(-1, index_BCW)
-            self.keep_window(last_BCW, cache, state_idx)
-        return window_BCW.unflatten(1, (self.num_heads, -1)).transpose(2, 3)
-
-    def keep_window(self, last_BCW: torch.Tensor, cache: Cache, state_idx: int) -> None:
-        """Hands the last columns to the cache, as `write_state` does with one of them."""
-        layer, num_kept = cache.layers[self.layer_idx], self.config.short_memory_size - 1
-        kept_BCW = layer.conv_states[state_idx]
-        if kept_BCW is None:
-            cache.update_conv_state(last_BCW, self.layer_idx, state_idx=state_idx, conv_kernel_size=num_kept)
-        elif cache.is_compileable:
-            kept_BCW.copy_(F.pad(last_BCW, (num_kept - last_BCW.shape[-1], 0)))
         else:
-            layer.conv_states[state_idx] = last_BCW.clone()
+            window_BCW = torch.cat([kept_BCW.to(states_BCT.dtype), states_BCT], -1)
+        if not cache.is_compileable:
+            # What stays when the cache is cropped.
+            layer.conv_kernel_size[state_idx] = num_kept
+            if not layer.record_past:
+                # Not in place, as in `write_state`; a copy, for the rest of the window not to stay with it.
+                layer.conv_states[state_idx] = window_BCW[..., -min(num_kept, num_columns) :].clone()
+        elif kept_BCW is not None:
+            kept_BCW.copy_(window_BCW[..., -num_kept:])
+        return window_BCW[..., -num_columns:].unflatten(1, (self.num_heads, -1)).transpose(2, 3)
 
     def recall_by_blocks(self, query_BHTD, key_BHWD, value_BHWD, mask, **kwargs) -> torch.Tensor:
         """`recall` for more queries than the memory has pairs, in memory that grows with their number only.

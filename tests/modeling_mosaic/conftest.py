@@ -94,6 +94,16 @@ def random_tokens():
 
 
 @pytest.fixture
+def batch(random_tokens):
+    """Left-padded prompts, one of them of a single token."""
+    tokens = random_tokens(3, 12)
+    mask = torch.ones_like(tokens)
+    mask[0, :5] = 0
+    mask[1, :11] = 0
+    return dict(input_ids=tokens.masked_fill(mask == 0, 0), attention_mask=mask)
+
+
+@pytest.fixture
 def compiling():
     """A context that skips what torch cannot compile, if it cannot compile its own `operation` alone either.
 
