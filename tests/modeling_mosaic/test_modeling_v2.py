@@ -214,13 +214,17 @@ def test_attentions(make_v2, random_tokens):
         start = stop
 
 
-def test_compiled_training_draws_a_delay_each_time(make_v2, random_tokens):
+@pytest.mark.parametrize(
+    "backend, lengths",
+    [("eager", [20] * 4), pytest.param("aot_eager", [20, 20, 30, 30, 40, 40], marks=pytest.mark.slow)],
+)
+def test_compiled_training_draws_a_delay_each_time(make_v2, random_tokens, backend, lengths):
     """In one graph, with the gradients of that draw."""
     model = make_v2(num_hidden_layers=1).double().train()
     torch._dynamo.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
     drawn = set()
-    for length in (20, 20, 20, 20, 30, 30):
+    for length in lengths:
         tokens = random_tokens(2, length)
         logits = compiled(tokens, use_cache=False).logits
         by_delay = {m: PlainMosaicV2(model).logits(tokens, m) for m in range(2, 9)}
