@@ -131,10 +131,19 @@ def running_maximum(
     if start_BT is not None:
         leak_BHT = leak_BHT + BORDER * start_BT[:, None]
     faded_BHT = leak_BHT.cumsum(-1)
-    highest_BHT = (log_gain_BHT + faded_BHT).cummax(-1).values
+    highest_BHT = _highest_so_far(log_gain_BHT + faded_BHT)
     if log_scale_BH is not None:
         highest_BHT = torch.maximum(highest_BHT, log_scale_BH[..., None].to(exact))
     return (highest_BHT - faded_BHT).clamp(min=EMPTY).to(log_gain_BHT.dtype)
+
+
+def _highest_so_far(values_BHT):
+    if not is_torchdynamo_exporting():
+        return values_BHT.cummax(-1).values
+    # ONNX has no running maximum.
+    time = values_BHT.shape[-1]
+    later_TT = torch.ones(time, time, dtype=torch.bool, device=values_BHT.device).triu(1)
+    return values_BHT[..., None, :].masked_fill(later_TT, -torch.inf).amax(-1)
 
 
 def shift_scale(log_scale_BHT: torch.Tensor, log_scale_BH: torch.Tensor | None) -> torch.Tensor:
