@@ -101,27 +101,34 @@ def gated_average(
     if keep_BT is not None:
         log_gain_BHT = log_gain_BHT.masked_fill(~keep_BT[:, None], -torch.inf)
         leak_BHT = leak_BHT.masked_fill(~keep_BT[:, None], 0)
+    if key_BHTD.shape[2] == 1:
+        return _gated_step(key_BHTD, log_gain_BHT, leak_BHT, average_BHD, log_scale_BH, start_BT)
     with maybe_autocast(key_BHTD.device.type, enabled=False):
-        log_scale_BHT = running_maximum(log_gain_BHT, leak_BHT, log_scale_BH, start_BT)
-        before_BHT = shift_scale(log_scale_BHT, log_scale_BH)
+        log_scale_BHT = _running_maximum(log_gain_BHT, leak_BHT, log_scale_BH, start_BT)
+        before_BHT = _shift_scale(log_scale_BHT, log_scale_BH)
         gained_BHTD = torch.exp(log_gain_BHT - log_scale_BHT)[..., None] * key_BHTD
         fade_BHT = (log_scale_BHT - before_BHT + leak_BHT).clamp(max=FORGOTTEN)
         if start_BT is not None:
             fade_BHT = fade_BHT.masked_fill(start_BT[:, None], FORGOTTEN)
-        if key_BHTD.shape[2] > 1:
-            return _FadingSum.apply(gained_BHTD, fade_BHT, average_BHD), log_scale_BHT
-        if average_BHD is not None:
-            gained_BHTD = gained_BHTD + torch.exp(-fade_BHT)[..., None] * average_BHD[:, :, None]
-        return gained_BHTD, log_scale_BHT
+        return _FadingSum.apply(gained_BHTD, fade_BHT, average_BHD), log_scale_BHT
+
+
+def _gated_step(key_BH1D, log_gain_BH1, leak_BH1, average_BHD, log_scale_BH, start_B1):
+    """`gated_average` of one more token, in full precision."""
+    if average_BHD is None:
+        log_scale_BH1 = log_gain_BH1.detach().clamp(min=EMPTY)
+        return torch.exp(log_gain_BH1 - log_scale_BH1)[..., None] * key_BH1D, log_scale_BH1
+    past_BH1, average_BH1D = log_scale_BH[..., None] - leak_BH1, average_BHD[:, :, None]
+    if start_B1 is not None:
+        past_BH1 = past_BH1.masked_fill(start_B1[:, None], EMPTY)
+        average_BH1D = average_BH1D.masked_fill(start_B1[:, None, :, None], 0)
+    log_scale_BH1 = torch.maximum(past_BH1, log_gain_BH1).detach()
+    kept_BH1D = torch.exp(past_BH1 - log_scale_BH1)[..., None] * average_BH1D
+    return kept_BH1D.addcmul(torch.exp(log_gain_BH1 - log_scale_BH1)[..., None], key_BH1D), log_scale_BH1
 
 
 @torch.no_grad()
-def running_maximum(
-    log_gain_BHT: torch.Tensor,
-    leak_BHT: torch.Tensor,
-    log_scale_BH: torch.Tensor | None,
-    start_BT: torch.Tensor | None,
-) -> torch.Tensor:
+def _running_maximum(log_gain_BHT, leak_BHT, log_scale_BH, start_BT):
     """`log_scale_t = max(log_scale_{t-1} - d_t, a_t)`, as a running maximum of `a_t + d_1 + ... + d_t`.
 
     In float64 where there is one, since the sum of leaks grows with the text.
@@ -146,15 +153,10 @@ def _highest_so_far(values_BHT):
     return values_BHT[..., None, :].masked_fill(later_TT, -torch.inf).amax(-1)
 
 
-def shift_scale(log_scale_BHT: torch.Tensor, log_scale_BH: torch.Tensor | None) -> torch.Tensor:
+def _shift_scale(log_scale_BHT, log_scale_BH):
     """Log scales one step before."""
-    first = (
-        torch.full_like(log_scale_BHT[..., :1], EMPTY) if log_scale_BH is None else log_scale_BH[..., None]
-    )
-    if log_scale_BHT.shape[-1] == 1:
-        return first
     shifted_BHT = log_scale_BHT.roll(1, -1)
-    shifted_BHT[..., :1] = first
+    shifted_BHT[..., 0] = EMPTY if log_scale_BH is None else log_scale_BH
     return shifted_BHT
 
 
@@ -199,10 +201,13 @@ def _sum_in_chunks(x_BHTD, fade_BHT, state_BHD, chunk_size):
     fill = num_chunks * chunk - time
     if fill:
         x_BHTD, fade_BHT = F.pad(x_BHTD, (0, 0, 0, fill)), F.pad(fade_BHT, (0, fill))
-    faded_BHNQ = fade_BHT.unflatten(2, (num_chunks, chunk)).cumsum(-1)
+    # A chunk of any length may have a large sum.
+    exact = torch.float64 if is_torchdynamo_exporting() else fade_BHT.dtype
+    faded_BHNQ = fade_BHT.unflatten(2, (num_chunks, chunk)).cumsum(-1, dtype=exact)
     later_QQ = torch.ones(chunk, chunk, dtype=torch.bool, device=x_BHTD.device).triu(1)
     # Masked first, as the exponential would overflow above the diagonal.
     log_decay_BHNQQ = (faded_BHNQ[..., None, :] - faded_BHNQ[..., :, None]).masked_fill(later_QQ, -torch.inf)
+    log_decay_BHNQQ, faded_BHNQ = log_decay_BHNQQ.to(x_BHTD.dtype), faded_BHNQ.to(x_BHTD.dtype)
     sum_BHNQD = torch.matmul(torch.exp(log_decay_BHNQQ), x_BHTD.unflatten(2, (num_chunks, chunk)))
     before_BHND = None if state_BHD is None else state_BHD[:, :, None]
     if num_chunks > 1:

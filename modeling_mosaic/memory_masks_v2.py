@@ -154,9 +154,12 @@ def number_tokens(config, inputs_embeds, keep_BS, start_BT, cache, seen, num_cac
         window_1W = torch.arange(-num_cached, time, device=device)[None] + seen
         return TokenNumbers(query_1T, torch.zeros_like(query_1T), slot_1S, window_1W)
     slot_BS = (keep_BS.cumsum(-1) - 1).masked_fill(~keep_BS, NO_TOKEN)
-    query_BT, num_columns = slot_BS[:, -time:], num_cached + time
-    window_BW = F.pad(slot_BS, (max(num_columns - slot_BS.shape[-1], 0), 0), value=NO_TOKEN)[:, -num_columns:]
-    slot_BS = F.pad(slot_BS, (0, num_slots - slot_BS.shape[-1]), value=NO_TOKEN)
+    query_BT = window_BW = slot_BS[:, -time:]
+    if num_cached:
+        missing = max(num_cached + time - slot_BS.shape[-1], 0)
+        window_BW = F.pad(slot_BS, (missing, 0), value=NO_TOKEN)[:, -(num_cached + time) :]
+    if cache is not None and cache.is_compileable:
+        slot_BS = F.pad(slot_BS, (0, num_slots - slot_BS.shape[-1]), value=NO_TOKEN)
     return TokenNumbers(query_BT, torch.zeros_like(query_BT), slot_BS, window_BW)
 
 
@@ -179,7 +182,7 @@ class SlotRanges(NamedTuple):
 
 
 def make_ranges(after_bT, until_bT, slot_bS) -> SlotRanges:
-    return SlotRanges(after_bT, until_bT.expand_as(after_bT), slot_bS.expand(len(after_bT), -1))
+    return SlotRanges(after_bT, until_bT.expand_as(after_bT), slot_bS.expand(after_bT.shape[0], -1))
 
 
 def see_latest(tokens: TokenNumbers, num_pairs: int) -> SlotRanges:
@@ -246,7 +249,7 @@ def make_mask(config: MosaicV2Config, inputs_embeds: torch.Tensor, ranges: SlotR
     """The mask of all queries and slots, in the form that the attention implementation wants."""
     after_bT = ranges.after_bT
     return ALL_MASK_ATTENTION_FUNCTIONS[config._attn_implementation](
-        batch_size=len(after_bT),
+        batch_size=after_bT.shape[0],
         q_length=after_bT.shape[-1],
         kv_length=ranges.slot_bS.shape[-1],
         mask_function=ranges.sees,

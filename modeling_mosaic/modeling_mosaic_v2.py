@@ -292,7 +292,7 @@ class MosaicV2ShortMemory(MosaicV2Memory):
             for blocks in (as_blocks(key_BHWD, before), as_blocks(value_BHWD, before))
         )
         recalled_nhHD, _ = attend(self, query_nHhD, key_nHSD, value_nHSD, mask, **kwargs)
-        return recalled_nhHD.unflatten(0, (len(query_BHTD), -1)).flatten(1, 2)[:, :time]
+        return recalled_nhHD.unflatten(0, (query_BHTD.shape[0], -1)).flatten(1, 2)[:, :time]
 
 
 class MosaicV2LongMemory(MosaicV2Memory):
