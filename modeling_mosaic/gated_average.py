@@ -1,4 +1,5 @@
-"""The gated leaky average of keys (arXiv 2507.03285, equation 8), by recurrence or by chunks.
+"""The gated leaky average of keys (arXiv 2507.03285, equation 8), by recurrence, by chunks or by Triton's
+kernel.
 
 kbar_t = exp(a_t) k_t + exp(-d_t) kbar_{t-1}: the log gain a_t and the leak d_t >= 0, in nats, differ from
 token to token. Gains have no bound, so that an average is kept as `average * exp(log_scale)`, with the
@@ -17,6 +18,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.utils.generic import maybe_autocast
 from transformers.utils.import_utils import is_torchdynamo_exporting
+
+try:
+    from .gated_average_triton import fading_sum_triton
+except ImportError:
+    fading_sum_triton = None
 
 CHUNK_SIZE = 16
 # The log scale of an average of nothing.
@@ -64,6 +70,10 @@ def gated_average(
     start_BT: torch.Tensor | None = None,
 ) -> State:
     """Fading sum of past keys, each with its own gain, that fades by another factor at each token.
+
+    On a CUDA device this is the kernel of `gated_average_triton`, where Triton is installed. Elsewhere the
+    sum inside a chunk is one product with a lower-triangular matrix of decays, and the last sums of all
+    chunks obey the same recurrence. The gradient runs the same recurrence backwards.
 
     Args:
         key_BHTD (`torch.Tensor` of shape `(batch, heads, time, head_dim)`): keys before averaging; at least
@@ -171,7 +181,7 @@ class _FadingSum(torch.autograd.Function):
 
     @staticmethod
     def forward(x_BHTD, fade_BHT, state_BHD):
-        return _sum_in_chunks(x_BHTD, fade_BHT, state_BHD, CHUNK_SIZE)
+        return _fading_sum(x_BHTD, fade_BHT, state_BHD)
 
     @staticmethod
     def setup_context(ctx, inputs, sum_BHTD):
@@ -181,9 +191,7 @@ class _FadingSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_BHTD):
         sum_BHTD, fade_BHT, state_BHD = ctx.saved_tensors
-        # What step t passes on to step t - 1 has faded at step t.
-        fade_after_BHT = fade_BHT.flip(2).roll(1, 2)
-        grad_BHTD = _sum_in_chunks(grad_BHTD.flip(2), fade_after_BHT, None, CHUNK_SIZE).flip(2)
+        grad_BHTD = _fading_sum(grad_BHTD, fade_BHT, None, backwards=True)
         decay_BHT = torch.exp(-fade_BHT)
         before_BHTD = F.pad(sum_BHTD, (0, 0, 1, -1))
         grad_state_BHD = None
@@ -191,6 +199,15 @@ class _FadingSum(torch.autograd.Function):
             before_BHTD[:, :, 0] = state_BHD
             grad_state_BHD = decay_BHT[:, :, 0, None] * grad_BHTD[:, :, 0]
         return grad_BHTD, -decay_BHT * (grad_BHTD * before_BHTD).sum(-1), grad_state_BHD
+
+
+def _fading_sum(x_BHTD, fade_BHT, state_BHD, backwards=False):
+    if fading_sum_triton is not None and x_BHTD.is_cuda and x_BHTD.dtype != torch.float64:
+        return fading_sum_triton(x_BHTD, fade_BHT, state_BHD, backwards)
+    if not backwards:
+        return _sum_in_chunks(x_BHTD, fade_BHT, state_BHD, CHUNK_SIZE)
+    # What step t passes on to step t - 1 has faded at step t.
+    return _sum_in_chunks(x_BHTD.flip(2), fade_BHT.flip(2).roll(1, 2), None, CHUNK_SIZE).flip(2)
 
 
 def _sum_in_chunks(x_BHTD, fade_BHT, state_BHD, chunk_size):

@@ -34,9 +34,12 @@ class MemoryMasksV2(TypedDict):
     # causal.
     short: Any
     long: Any
-    # `(b, time)`: how many that are.
-    short_pairs: torch.Tensor
-    long_pairs: torch.Tensor
+    # `(b, 1, time, 1)`: log of how many that are, or of 1.
+    short_log_pairs: torch.Tensor
+    long_log_pairs: torch.Tensor
+    # `(b, time, 1, 1)`: True for queries that find the memory empty.
+    short_empty: torch.Tensor
+    long_empty: torch.Tensor
     # How many pairs the last query sees, where that memory's mask is `None`.
     num_short: int | None
     num_long: int | None
@@ -97,11 +100,14 @@ def create_memory_masks_v2(
     keep_BT = None if keep_BS is None else keep_BS[:, -time:].clone(memory_format=torch.contiguous_format)
     delay = config.long_memory_delay if delay is None else delay
     short, long = see_latest(tokens, config.short_memory_size), see_older(tokens, delay)
+    dtype = torch.promote_types(inputs_embeds.dtype, torch.float32)
     masks = MemoryMasksV2(
         short=None,
         long=None,
-        short_pairs=short.count(),
-        long_pairs=long.count(),
+        short_log_pairs=short.log_count(dtype),
+        long_log_pairs=long.log_count(dtype),
+        short_empty=short.is_empty(),
+        long_empty=long.is_empty(),
         num_short=None,
         num_long=None,
         delay=delay,
@@ -170,9 +176,13 @@ class SlotRanges(NamedTuple):
     until_bT: torch.Tensor
     slot_bS: torch.Tensor
 
-    def count(self) -> torch.Tensor:
-        """How many slots that are, `(b, time)`."""
-        return (self.until_bT - self.after_bT).clamp(min=0)
+    def is_empty(self) -> torch.Tensor:
+        """Whether there are none, `(b, time, 1, 1)`."""
+        return (self.until_bT <= self.after_bT)[:, :, None, None]
+
+    def log_count(self, dtype: torch.dtype) -> torch.Tensor:
+        """Log of how many slots that are, `(b, 1, time, 1)`; 0 if none."""
+        return (self.until_bT - self.after_bT).clamp(min=1).to(dtype).log()[:, None, :, None]
 
     def sees(self, batch_idx, head_idx, query_idx, slot_idx):
         """Whether a query sees a slot: a function as transformers makes masks from."""

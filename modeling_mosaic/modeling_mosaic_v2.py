@@ -94,7 +94,7 @@ class MosaicV2KeyNorm(nn.Module):
         )
         return beta_0_H11, beta_1_H11, exponent_H11.abs().clamp(max=1)
 
-    def forward(self, key_BHTD, log_gain_BHT, leak_BHT, pairs_bT, state_BH1E, masks):
+    def forward(self, key_BHTD, log_gain_BHT, leak_BHT, log_pairs_b1T1, state_BH1E, masks):
         """Queries and keys in the precision of `key_BHTD`, and `(average, log scale)` in full precision."""
         state = None if state_BH1E is None else (state_BH1E[:, :, 0, :-1], state_BH1E[:, :, 0, -1])
         average_BHTD, log_scale_BHT = gated_average(
@@ -104,9 +104,9 @@ class MosaicV2KeyNorm(nn.Module):
         beta_0_H11, beta_1_H11, exponent_H11 = self.derived.get(
             self.derive, self.log_beta_0, self.log_beta_1, self.exponent
         )
-        # No query sees the empty memory; there, a power of 0 would have no gradient.
-        pairs_b1T1 = pairs_bT.clamp(min=1)[:, None, :, None].to(unit_BHTD.dtype)
-        query_BHTD = unit_BHTD * torch.addcmul(beta_0_H11, beta_1_H11, pairs_b1T1**exponent_H11)
+        # n^alpha, from the log of n.
+        power_bHT1 = torch.exp(exponent_H11 * log_pairs_b1T1)
+        query_BHTD = unit_BHTD * torch.addcmul(beta_0_H11, beta_1_H11, power_bHT1)
         query_BHTD, key_BHTD = (as_dtype(x, key_BHTD.dtype) for x in (query_BHTD, unit_BHTD))
         return query_BHTD, key_BHTD, (average_BHTD, log_scale_BHT)
 
@@ -128,6 +128,10 @@ class MosaicV2Memory(nn.Module):
 
     Each adds its part of the output projection: that of the paper, of both memories side by side, is the sum.
     """
+
+    # What its masks are called, and the number of its first state.
+    name: str
+    first_state: int
 
     def __init__(self, config: MosaicV2Config, layer_idx: int):
         super().__init__()
@@ -156,7 +160,7 @@ class MosaicV2Memory(nn.Module):
         """Arguments and results as for [`MosaicV2ContextualMemory`]; weights are those of slots."""
         raise NotImplementedError
 
-    def extract(self, hidden_states: torch.Tensor, pairs_bT, has_mask: bool, masks, cache, first_state: int):
+    def extract(self, hidden_states: torch.Tensor, masks: MemoryMasksV2, cache: Cache | None):
         """Extracts queries, and keys and values of the pairs that new tokens complete (equations 8, 9).
 
         Returns:
@@ -164,20 +168,24 @@ class MosaicV2Memory(nn.Module):
             tokens. Without a mask and a cache there is no dummy slot in front: keys and values have one step
             less.
         """
-        batch, time, _ = hidden_states.shape
+        batch, time, width = hidden_states.shape
         states = cache if masks["continues"] else None
         last_average, last_key, last_value = (
-            read_state(states, self.layer_idx, first_state + number, self.num_heads)
+            read_state(states, self.layer_idx, self.first_state + number, self.num_heads)
             for number in (AVERAGE, LAST_KEY, LAST_VALUE)
         )
-        key_BHTD = split_heads(self.k_proj(hidden_states), self.num_heads, time)
-        value_BHTD = split_heads(self.v_proj(hidden_states), self.num_heads, time)
-        log_gain_BHT = self.gain_proj(hidden_states).transpose(1, 2)
-        leak_BHT = self.leak_proj(hidden_states).transpose(1, 2).abs()
-        query_BHTD, key_BHTD, average = self.key_norm(
-            key_BHTD, log_gain_BHT, leak_BHT, pairs_bT, last_average, masks
+        # Two dimensions, since a linear layer takes fewer operations for them.
+        hidden_nC = hidden_states.view(-1, width)
+        key_BHTD = split_heads(self.k_proj(hidden_nC), self.num_heads, time)
+        value_BHTD = split_heads(self.v_proj(hidden_nC), self.num_heads, time)
+        log_gain_BHT, leak_BHT = (
+            projection(hidden_nC).view(batch, time, self.num_heads).transpose(1, 2)
+            for projection in (self.gain_proj, self.leak_proj)
         )
-        if last_key is None and (cache is not None or has_mask):
+        query_BHTD, key_BHTD, average = self.key_norm(
+            key_BHTD, log_gain_BHT, leak_BHT.abs(), masks[f"{self.name}_log_pairs"], last_average, masks
+        )
+        if last_key is None and (cache is not None or masks[self.name] is not None):
             # What fills the dummy slot.
             last_key = last_value = torch.zeros_like(value_BHTD[:, :, :1])
         elif last_key is not None:
@@ -188,31 +196,29 @@ class MosaicV2Memory(nn.Module):
         key_BHSD, older_BHSD = shift(last_key, key_BHTD), shift(last_value, value_BHTD)
         return query_BHTD, key_BHSD, self.peek_norm(older_BHSD, newer_BHTD), (average, key_BHTD, value_BHTD)
 
-    def write_states(self, states, cache: Cache, first_state: int) -> None:
+    def write_states(self, states, cache: Cache) -> None:
         """Hands the states that [`extract`] returns to the cache, in place of those that it has read."""
         (average_BHTD, log_scale_BHT), key_BHTD, value_BHTD = states
         steps = slice(None) if cache.is_recording_past(self.layer_idx) else slice(-1, None)
         average_BHTE = torch.cat([average_BHTD[:, :, steps], log_scale_BHT[:, :, steps, None]], -1)
         for number, state_BHTD in enumerate((average_BHTE, key_BHTD, value_BHTD)):
-            write_state(cache, self.layer_idx, first_state + number, state_BHTD)
+            write_state(cache, self.layer_idx, self.first_state + number, state_BHTD)
 
-    def recall(
-        self, query_BHTD, key_BHSD, value_BHSD, mask, pairs_bT, num_seen: int | None, skipped=0, **kwargs
-    ):
+    def recall(self, query_BHTD, key_BHSD, value_BHSD, masks, num_seen: int | None, skipped=0, **kwargs):
         """Recalls what the memory holds for each query.
 
         Args:
             query_BHTD, key_BHSD, value_BHSD (`torch.Tensor`): queries, keys and values.
-            mask (*optional*): which slots each query sees; plain causal if `None`.
-            pairs_bT (`torch.Tensor`): how many that are.
-            num_seen (`int`, *optional*): how many the last query sees, if `mask` is `None`.
-            skipped (`int`): how many of the latest slots that one does not see, if `mask` is `None`.
+            masks (`MemoryMasksV2`): which slots each query sees.
+            num_seen (`int`, *optional*): how many the last query sees, if attention is plain causal.
+            skipped (`int`): how many of the latest slots that one does not see.
             kwargs: for [`attend`].
 
         Returns:
             `tuple`: answers `(batch, time, heads, head_dim)`, 0 where the memory is empty, and weights or
             `None`.
         """
+        mask = masks[self.name]
         if mask is None:
             until = key_BHSD.shape[2] - skipped
             num_empty = max(query_BHTD.shape[2] - num_seen, 0)
@@ -225,7 +231,13 @@ class MosaicV2Memory(nn.Module):
             return recall_causal(self, query_BHTD, key_BHSD, value_BHSD, num_empty, **kwargs), None
         recalled_BTHD, weights = attend(self, query_BHTD, key_BHSD, value_BHSD, mask, **kwargs)
         # Attention over no slots is implementation-defined.
-        return recalled_BTHD.masked_fill((pairs_bT == 0)[:, :, None, None], 0), weights
+        return recalled_BTHD.masked_fill(masks[f"{self.name}_empty"], 0), weights
+
+    def project(self, recalled_BTHD: torch.Tensor) -> torch.Tensor:
+        """What the memory adds to the residual stream."""
+        batch, time, num_heads, head_dim = recalled_BTHD.shape
+        width = num_heads * head_dim
+        return self.o_proj(recalled_BTHD.reshape(-1, width)).view(batch, time, width)
 
 
 class MosaicV2ShortMemory(MosaicV2Memory):
@@ -234,23 +246,20 @@ class MosaicV2ShortMemory(MosaicV2Memory):
     A cache keeps the window, h - 1 pairs, as convolution states; the last pair is still to be completed.
     """
 
+    name, first_state = "short", SHORT_STATES
+
     def forward(self, hidden_states, masks, cache=None, **kwargs):
-        mask, pairs_bT = masks["short"], masks["short_pairs"]
-        query, key, value, last = self.extract(
-            hidden_states, pairs_bT, mask is not None, masks, cache, SHORT_STATES
-        )
+        query, key, value, last = self.extract(hidden_states, masks, cache)
         if cache is not None:
             key, value = (
                 self.extend_window(states, cache, state_idx, masks)
                 for states, state_idx in ((key, WINDOW_KEYS), (value, WINDOW_VALUES))
             )
-            self.write_states(last, cache, SHORT_STATES)
+            self.write_states(last, cache)
         if masks["blocks"]:
-            recalled, weights = self.recall_by_blocks(query, key, value, mask, **kwargs), None
-            recalled = recalled.masked_fill((pairs_bT == 0)[:, :, None, None], 0)
-        else:
-            recalled, weights = self.recall(query, key, value, mask, pairs_bT, masks["num_short"], **kwargs)
-        return self.o_proj(recalled.flatten(2)), weights
+            return self.project(self.recall_by_blocks(query, key, value, masks, **kwargs)), None
+        recalled, weights = self.recall(query, key, value, masks, masks["num_short"], **kwargs)
+        return self.project(recalled), weights
 
     def extend_window(self, states_BHTD, cache: Cache, state_idx: int, masks: MemoryMasksV2) -> torch.Tensor:
         """The window's columns, the new ones behind those of the cache, which keeps the last h - 1."""
@@ -273,7 +282,7 @@ class MosaicV2ShortMemory(MosaicV2Memory):
             kept_BCW.copy_(window_BCW[..., -num_kept:])
         return window_BCW[..., -num_columns:].unflatten(1, (self.num_heads, -1)).transpose(2, 3)
 
-    def recall_by_blocks(self, query_BHTD, key_BHWD, value_BHWD, mask, **kwargs) -> torch.Tensor:
+    def recall_by_blocks(self, query_BHTD, key_BHWD, value_BHWD, masks, **kwargs) -> torch.Tensor:
         """`recall` for more queries than the memory has pairs, in memory that grows with their number only.
 
         Each block of h queries gets the columns of its own tokens and the h before them.
@@ -291,26 +300,24 @@ class MosaicV2ShortMemory(MosaicV2Memory):
             torch.cat([blocks[:, :-1], blocks[:, 1:]], 3).flatten(0, 1)
             for blocks in (as_blocks(key_BHWD, before), as_blocks(value_BHWD, before))
         )
-        recalled_nhHD, _ = attend(self, query_nHhD, key_nHSD, value_nHSD, mask, **kwargs)
-        return recalled_nhHD.unflatten(0, (query_BHTD.shape[0], -1)).flatten(1, 2)[:, :time]
+        recalled_nhHD, _ = attend(self, query_nHhD, key_nHSD, value_nHSD, masks["short"], **kwargs)
+        recalled_BTHD = recalled_nhHD.unflatten(0, (query_BHTD.shape[0], -1)).flatten(1, 2)[:, :time]
+        return recalled_BTHD.masked_fill(masks["short_empty"], 0)
 
 
 class MosaicV2LongMemory(MosaicV2Memory):
     """A layer of long-term memories: the pairs 1 to t - m, which the cache keeps as keys and values."""
 
+    name, first_state = "long", LONG_STATES
+
     def forward(self, hidden_states, masks, cache=None, **kwargs):
-        mask, pairs_bT = masks["long"], masks["long_pairs"]
-        query, key, value, last = self.extract(
-            hidden_states, pairs_bT, mask is not None, masks, cache, LONG_STATES
-        )
+        query, key, value, last = self.extract(hidden_states, masks, cache)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
-            self.write_states(last, cache, LONG_STATES)
-        skipped = 0 if mask is not None else masks["delay"] - 1
-        recalled, weights = self.recall(
-            query, key, value, mask, pairs_bT, masks["num_long"], skipped, **kwargs
-        )
-        return self.o_proj(recalled.flatten(2)), weights
+            self.write_states(last, cache)
+        skipped = 0 if masks["long"] is not None else masks["delay"] - 1
+        recalled, weights = self.recall(query, key, value, masks, masks["num_long"], skipped, **kwargs)
+        return self.project(recalled), weights
 
 
 class MosaicV2ContextualMemory(nn.Module):
@@ -376,9 +383,9 @@ class MosaicV2PersistentMemory(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.dropout(
-            self.down_proj(F.silu(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
-        )
+        hidden_nC = hidden_states.view(-1, hidden_states.shape[-1])
+        recalled_nC = self.down_proj(F.silu(self.gate_proj(hidden_nC)) * self.up_proj(hidden_nC))
+        return self.dropout(recalled_nC.view(hidden_states.shape))
 
 
 class MosaicV2Block(GradientCheckpointingLayer):
