@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="needs the package triton")
 MODULE = "modeling_mosaic.gated_average_triton"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def kernel():
     """The interpreted kernel, with more chunks in less time."""
     with interpreting(MODULE) as module:
@@ -24,28 +24,31 @@ def kernel():
 def draw(time, dim, has_state, dtype=torch.float32, device="cpu"):
     """What is added lies in memory as a model hands it over, and is half of a wider tensor."""
     torch.manual_seed(time)
-    x_BHTD = torch.randn(2, time, 3, 2 * dim, device=device).to(dtype)[..., ::2].transpose(1, 2)
-    fade_BHT = torch.randn(2, 3, time, device=device).abs()
+    x_BHTD = torch.randn(2, time, 2, 2 * dim, device=device).to(dtype)[..., ::2].transpose(1, 2)
+    fade_BHT = torch.randn(2, 2, time, device=device).abs()
     # Nothing fades, and all is forgotten.
     fade_BHT[..., ::5], fade_BHT[..., ::7] = 0, gated_average.FORGOTTEN
-    return x_BHTD, fade_BHT, torch.randn(2, 3, dim, device=device) if has_state else None
+    return x_BHTD, fade_BHT, torch.randn(2, 2, dim, device=device) if has_state else None
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(
-    "time, dim, has_state", [(2, 5, True), (8, 4, False), (17, 16, True), (26, 33, False)]
-)
-def test_equals_the_chunks(kernel, monkeypatch, time, dim, has_state, dtype):
-    empty = torch.Tensor.new_empty
-    # What the kernel leaves unwritten is seen.
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kw: empty(*args, **kw).fill_(torch.nan))
-    x, fade, state = draw(time, dim, has_state, dtype)
-    exact = (x.double(), fade.double(), None if state is None else state.double())
-    found = kernel(x, fade, state)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), gated_average._fading_sum(*exact), rtol=1e-5, atol=1e-5)
-    found, expected = kernel(x, fade, None, True), gated_average._fading_sum(*exact[:2], None, True)
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+class TestInterpreted:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize(
+        "time, dim, has_state", [(2, 5, True), (8, 4, False), (17, 16, True), (19, 18, False)]
+    )
+    def test_equals_the_chunks(self, kernel, monkeypatch, time, dim, has_state, dtype):
+        empty = torch.Tensor.new_empty
+        # What the kernel leaves unwritten is seen.
+        monkeypatch.setattr(
+            torch.Tensor, "new_empty", lambda *args, **kw: empty(*args, **kw).fill_(torch.nan)
+        )
+        x, fade, state = draw(time, dim, has_state, dtype)
+        exact = (x.double(), fade.double(), None if state is None else state.double())
+        found = kernel(x, fade, state)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), gated_average._fading_sum(*exact), rtol=1e-5, atol=1e-5)
+        found, expected = kernel(x, fade, None, True), gated_average._fading_sum(*exact[:2], None, True)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("capability", [80, 90])
