@@ -17,7 +17,9 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/python scripts/train.py configuration/train/demo.yaml --output_dir $(DEMO)
-	$(BIN)/python scripts/generate.py $(DEMO) "Once upon a time" --temperature 0.5 --max_new_tokens 400
+	$(BIN)/python scripts/generate.py $(DEMO) "Once upon a time" --temperature 0.5 --max_new_tokens 400 > $(DEMO)/story.txt
+	cat $(DEMO)/story.txt
+	$(BIN)/python scripts/inspect_memories.py $(DEMO) --file $(DEMO)/story.txt --output $(DEMO)/memories.html
 
 # An hour and a half of training on two cores, and a quarter of an hour of measuring; resumes if it was stopped.
 comparison: export OMP_NUM_THREADS = 1

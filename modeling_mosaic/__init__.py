@@ -3,6 +3,8 @@
 Importing this makes the Auto classes know them.
 """
 
+from importlib import import_module
+
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -40,6 +42,28 @@ AutoModelForCausalLM.register(MosaicV2Config, MosaicV2ForCausalLM)
 AutoModelForSequenceClassification.register(MosaicV2Config, MosaicV2ForSequenceClassification)
 AutoModelForTokenClassification.register(MosaicV2Config, MosaicV2ForTokenClassification)
 
+# What looks into memories, keeps, bounds and searches them is imported when it is asked for: models need none
+# of it.
+_LAZY = {
+    "BoundedCache": "memories.bounded_cache",
+    "MEASURES": "inspector.catalogue",
+    "MemoryEdit": "inspector.edit",
+    "MemoryRecord": "inspector.record",
+    "MosaicMemory": "memories.portable_memory",
+    "SearchedCache": "memories.searched_cache",
+    "merge": "memories.portable_memory",
+    "read": "memories.reading",
+    "read_tokens": "memories.reading",
+    "record_memories": "inspector.record",
+}
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "MosaicConfig",
     "MosaicForCausalLM",
@@ -53,4 +77,5 @@ __all__ = [
     "MosaicV2ForTokenClassification",
     "MosaicV2Model",
     "MosaicV2PreTrainedModel",
+    *_LAZY,
 ]

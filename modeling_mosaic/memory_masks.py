@@ -14,6 +14,8 @@ from transformers.utils.import_utils import is_torchdynamo_exporting, is_tracing
 
 from .compatibility import renames_cache
 from .configuration_mosaic import MosaicConfig
+from .leaky_average import ElapsedTimes
+from .memory_state import holds_memories, slots_in_front
 
 
 class MemoryMasks(TypedDict):
@@ -29,6 +31,8 @@ class MemoryMasks(TypedDict):
     start: torch.Tensor | None
     # `(sequences + 1,)`: borders between the pairs of packed sequences, for flash attention.
     cu_seq_lens: torch.Tensor | None
+    # Between the new tokens, for the leaky averages of several; the model adds them.
+    elapsed: ElapsedTimes | None
 
 
 @renames_cache
@@ -47,7 +51,7 @@ def create_memory_masks(
         config (`MosaicConfig`): its attention implementation decides their form.
         inputs_embeds (`torch.Tensor` of shape `(batch, time, ...)`): the new tokens.
         attention_mask (`torch.Tensor` of shape `(batch, seen + time)`, *optional*): 0 for padding; masks
-            that are ready pass through.
+            that are ready pass through. It says nothing about a memory in front of the text.
         cache (`Cache`, *optional*): memories so far.
         start_BT (`torch.Tensor` of shape `(batch, time)`, *optional*): True where packed sequences start.
 
@@ -59,14 +63,19 @@ def create_memory_masks(
     if start_BT is not None:
         return create_packed_masks(config, inputs_embeds, start_BT)
     batch, time = inputs_embeds.shape[:2]
-    seen = 0 if cache is None else cache.get_seq_length()
+    front = slots_in_front(cache)
+    seen = 0 if cache is None else cache.get_seq_length() + front
     # Lengths are tensors then, and reading them would break the graph.
     is_static = cache is not None and cache.is_compileable
-    keep_BS = as_keep_mask(attention_mask, batch, None if is_static else seen + time)
+    keep_BS = as_keep_mask(attention_mask, batch, None if is_static else seen - front + time)
+    if keep_BS is not None and front:
+        keep_BS = F.pad(keep_BS, (front, 0), value=True)
     if keep_BS is not None and not is_static and is_without_effect(keep_BS, cache):
         keep_BS = None
-    masks = MemoryMasks(slots=None, recall=None, keep=None, start=None, cu_seq_lens=None)
-    if keep_BS is None and not is_static and has_causal_kernel(config, seen, time):
+    # A cache that answers by itself, as `BoundedCache` does, knows its slots.
+    answers = hasattr(cache, "answer")
+    masks = MemoryMasks(slots=None, recall=None, keep=None, start=None, cu_seq_lens=None, elapsed=None)
+    if keep_BS is None and not is_static and not answers and has_causal_kernel(config, seen, time):
         return masks
     if keep_BS is None:
         slot_S = torch.arange(count_slots(config, cache, time), device=inputs_embeds.device)
@@ -81,6 +90,8 @@ def create_memory_masks(
             masks["recall"], masks["keep"] = (
                 masks[name].clone(memory_format=torch.contiguous_format) for name in ("recall", "keep")
             )
+    if answers:
+        return masks
     masks["slots"] = create_causal_mask(config, inputs_embeds, slots_BS, cache, allow_is_causal_skip=False)
     return masks
 
@@ -100,7 +111,7 @@ def count_slots(config: MosaicConfig, cache: Cache | None, time: int) -> int:
     if is_flash_attention_requested(config):
         # It takes the last queries for those of the last slots, and so must not see the free slots of a
         # static cache.
-        return int(cache.get_seq_length()) + time
+        return int(cache.get_seq_length()) + slots_in_front(cache) + time
     return cache.get_mask_sizes(time, 0)[0]
 
 
@@ -150,7 +161,7 @@ def find_sequence_starts(
         seq_idx = find_packed_sequence_indices(position_ids.expand(inputs_embeds.shape[0], -1))
         if seq_idx is None:
             return None
-    elif attention_mask is not None or (cache is not None and cache.get_seq_length() > 0):
+    elif attention_mask is not None or holds_memories(cache):
         raise ValueError("packed sequences (seq_idx, cu_seq_lens_q) exclude attention_mask and cache")
     start_BT = torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
     start_BT[:, 0] = True
@@ -168,7 +179,9 @@ def create_packed_masks(
     config: MosaicConfig, inputs_embeds: torch.Tensor, start_BT: torch.Tensor
 ) -> MemoryMasks:
     """The masks of `create_memory_masks` for rows in which several sequences follow each other."""
-    masks = MemoryMasks(slots=None, recall=~start_BT, keep=None, start=start_BT, cu_seq_lens=None)
+    masks = MemoryMasks(
+        slots=None, recall=~start_BT, keep=None, start=start_BT, cu_seq_lens=None, elapsed=None
+    )
     if is_flash_attention_requested(config):
         bound = start_BT.flatten().nonzero()[:, 0]
         end = F.pad(bound[1:], (0, 1), value=start_BT.numel())

@@ -7,9 +7,15 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers.utils.import_utils import is_tracing
 
 from .leaky_average import leaky_average, leaky_step
+
+try:
+    from .leaky_norm_triton import leaky_norm_triton
+except ImportError:
+    leaky_norm_triton = None
 
 # The scalars r and s of a memory are stored divided by this, as in the original: Adam then moves them ten
 # times as fast.
@@ -26,10 +32,44 @@ def as_dtype(states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return states if states.dtype == dtype else states.to(dtype)
 
 
+def has_kernel(tensor: torch.Tensor) -> bool:
+    """Whether Triton's kernel makes keys of this device and precision."""
+    return leaky_norm_triton is not None and tensor.is_cuda and tensor.dtype != torch.float64
+
+
 def scaled_unit(vector_BHTD: torch.Tensor, scale_H11: torch.Tensor) -> torch.Tensor:
     """`alpha Norm(x)` of equation 7; a zero vector stays zero, and has a finite gradient."""
-    norm_BHT1 = torch.linalg.vector_norm(vector_BHTD, dim=-1, keepdim=True)
-    return vector_BHTD * (scale_H11 / torch.threshold(norm_BHT1, 0.0, 1.0))
+    return _ScaledUnit.apply(vector_BHTD, scale_H11)[0]
+
+
+class _ScaledUnit(torch.autograd.Function):
+    """The gradient in a third of the operations that automatic differentiation takes.
+
+    That of x is `alpha / |x|` times what of it is orthogonal to x; the rest, along x, is that of alpha.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(vector_BHTD, scale_H11):
+        norm_BHT1 = torch.linalg.vector_norm(vector_BHTD, dim=-1, keepdim=True)
+        norm_BHT1 = torch.threshold(norm_BHT1, 0.0, 1.0)
+        return vector_BHTD * (scale_H11 / norm_BHT1), norm_BHT1
+
+    @staticmethod
+    def setup_context(ctx, inputs, outputs):
+        ctx.save_for_backward(*outputs, inputs[1])
+        ctx.mark_non_differentiable(outputs[1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_BHTD, _):
+        unit_BHTD, norm_BHT1, scale_H11 = ctx.saved_tensors
+        along_BHT1 = (grad_BHTD * unit_BHTD).sum(-1, keepdim=True) / scale_H11
+        grad_BHTD = grad_BHTD * (scale_H11 / norm_BHT1)
+        grad_BHTD = torch.addcmul(grad_BHTD, unit_BHTD, along_BHT1 / norm_BHT1, value=-1)
+        return grad_BHTD, along_BHT1.sum((0, 2)).view(-1, 1, 1)
 
 
 class DerivedScalars:
@@ -45,18 +85,18 @@ class DerivedScalars:
         self.state = self.parameters = self.values = None
 
     def get(self, derive: Callable, *parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The tuple `derive(*parameters)`, given them in full precision and shape `(heads, 1, 1)`."""
+        """The tuple `derive(*parameters)`, given them in full precision."""
         is_constant = not (torch.is_grad_enabled() or is_tracing() or torch.distributed.is_initialized())
         if not is_constant or any(type(p) is not nn.Parameter or p.is_inference() for p in parameters):
             self.state = self.parameters = self.values = None
-            return derive(*(in_full_precision(p).view(-1, 1, 1) for p in parameters))
+            return derive(*map(in_full_precision, parameters))
         state = [(p._version, p.data_ptr()) for p in parameters]
         is_same = self.parameters is not None and all(
             old is new for old, new in zip(self.parameters, parameters, strict=True)
         )
         if not is_same or self.state != state:
             self.state, self.parameters = state, parameters
-            self.values = derive(*(in_full_precision(p).view(-1, 1, 1) for p in parameters))
+            self.values = derive(*map(in_full_precision, parameters))
         return self.values
 
     def __getstate__(self) -> dict:
@@ -82,21 +122,26 @@ class MosaicLeakyNorm(nn.Module):
         self.log_scale = nn.Parameter(torch.empty(num_heads))
         self.derived = DerivedScalars()
 
-    def derive(self, leak_H11, log_scale_H11):
+    def derive(self, leak_H, log_scale_H):
         """The leak in nats per token, the decay lambda, and the scale alpha."""
-        leak_H11 = SCALAR_GAIN * leak_H11.abs()
-        log_scale_H11 = (SCALAR_GAIN * log_scale_H11).clamp(max=self.max_log_scale)
-        return leak_H11.flatten(), torch.exp(-leak_H11), torch.exp(self.power * log_scale_H11)
+        leak_H = SCALAR_GAIN * leak_H.abs()
+        log_scale_H = (self.power * SCALAR_GAIN * log_scale_H).clamp(max=self.power * self.max_log_scale)
+        return leak_H, torch.exp(-leak_H).view(-1, 1, 1), torch.exp(log_scale_H).view(-1, 1, 1)
 
-    def forward(self, key_BHTD, state_BH1D=None, keep_BT=None, start_BT=None):
+    def forward(self, key_BHTD, state_BH1D=None, keep_BT=None, start_BT=None, elapsed=None):
         """Keys in the precision of `key_BHTD`, and the averages behind them in full precision."""
         # Here alone, since accelerate takes offloaded parameters away between calls of modules.
         leak_H, decay_H11, scale_H11 = self.derived.get(self.derive, self.leak, self.log_scale)
+        if has_kernel(key_BHTD):
+            masks = dict(keep_BT=keep_BT, start_BT=start_BT)
+            return leaky_norm_triton(key_BHTD, decay_H11, scale_H11, state_BH1D, **masks)
         if key_BHTD.shape[2] == 1:
             average_BHTD = leaky_step(in_full_precision(key_BHTD), decay_H11, state_BH1D, keep_BT, start_BT)
         else:
             state_BHD = None if state_BH1D is None else state_BH1D[:, :, 0]
-            average_BHTD, _ = leaky_average(key_BHTD, leak_H, state_BHD, keep_BT=keep_BT, start_BT=start_BT)
+            average_BHTD, _ = leaky_average(
+                key_BHTD, leak_H, state_BHD, keep_BT=keep_BT, start_BT=start_BT, elapsed=elapsed
+            )
         return as_dtype(scaled_unit(average_BHTD, scale_H11), key_BHTD.dtype), average_BHTD
 
 
@@ -113,9 +158,9 @@ class MosaicPeekNorm(nn.Module):
         self.log_scale = nn.Parameter(torch.empty(num_heads))
         self.derived = DerivedScalars()
 
-    def derive(self, mix_H11, log_scale_H11):
+    def derive(self, mix_H, log_scale_H):
         """The mix c and the scale alpha."""
-        return mix_H11, torch.exp(SCALAR_GAIN * log_scale_H11)
+        return mix_H.view(-1, 1, 1), torch.exp(SCALAR_GAIN * log_scale_H).view(-1, 1, 1)
 
     def forward(self, value_BHTD: torch.Tensor, next_BHTD: torch.Tensor) -> torch.Tensor:
         """Values v, from raw values v~ and those one token later; in the precision of `next_BHTD`."""

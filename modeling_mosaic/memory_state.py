@@ -17,6 +17,16 @@ from .configuration_mosaic import MosaicConfig
 CONTEXTUAL_AVERAGE, LAST_KEY, LAST_VALUE, PERSISTENT_AVERAGE = range(4)
 
 
+def slots_in_front(cache: Cache | None) -> int:
+    """Slots of a memory that was put in front of a text: no tokens of it, and not in `get_seq_length`."""
+    return getattr(cache, "num_slots_in_front", 0)
+
+
+def holds_memories(cache: Cache | None) -> bool:
+    """Whether a cache has seen any token, or has a memory in front of the text."""
+    return cache is not None and cache.get_seq_length() + slots_in_front(cache) > 0
+
+
 def read_state(cache: Cache | None, layer_idx: int, state_idx: int, num_heads: int) -> torch.Tensor | None:
     """The cached state `(batch, heads, 1, head_dim)` after the last token seen, `None` if there was none.
 
@@ -41,9 +51,10 @@ def write_state(cache: Cache, layer_idx: int, state_idx: int, state_BHTD: torch.
         state_BCT = state_BHTD.transpose(2, 3).flatten(1, 2)
     else:
         num_channels = state_BHTD.shape[1] * state_BHTD.shape[3]
-        if state_BHTD.shape[2] > 1:
-            state_BHTD = state_BHTD[:, :, -1:].contiguous()
-        state_BCT = state_BHTD.view(-1, num_channels, 1)
+        if is_one_step := state_BHTD.shape[2] == 1:
+            state_BCT = state_BHTD.view(-1, num_channels, 1)
+        else:
+            state_BCT = state_BHTD[:, :, -1].reshape(-1, num_channels, 1)
     kept_BC1 = layer.conv_states[state_idx]
     if layer.record_past or kept_BC1 is None:
         cache.update_conv_state(state_BCT, layer_idx, state_idx=state_idx, conv_kernel_size=1)
@@ -52,8 +63,9 @@ def write_state(cache: Cache, layer_idx: int, state_idx: int, state_BHTD: torch.
         # state in front of the new one.
         kept_BC1.copy_(state_BCT)
     else:
-        # Not in place: the old state may be a leaf of a graph of gradients, or made for inference only.
-        layer.conv_states[state_idx] = state_BCT
+        # Not in place: the old state may be a leaf of a graph of gradients, or made for inference only. Nor a
+        # view that would keep all steps in memory.
+        layer.conv_states[state_idx] = state_BCT if is_one_step else state_BCT.clone()
 
 
 def shift(before_BH1D: torch.Tensor | None, states_BHTD: torch.Tensor) -> torch.Tensor:
@@ -66,9 +78,7 @@ def shift(before_BH1D: torch.Tensor | None, states_BHTD: torch.Tensor) -> torch.
     if states_BHTD.shape[2] == 1:
         return before_BH1D
     # Without a slice of T - 1: exporters would rule out the number of tokens that makes it 1.
-    shifted_BHTD = states_BHTD.roll(1, 2)
-    shifted_BHTD[:, :, :1] = before_BH1D
-    return shifted_BHTD
+    return torch.cat([before_BH1D, states_BHTD], 2)[:, :, : states_BHTD.shape[2]]
 
 
 def repeat_over_padding(

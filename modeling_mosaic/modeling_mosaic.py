@@ -42,13 +42,15 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .compatibility import CACHE_NAME, renames_cache
 from .configuration_mosaic import MosaicConfig
+from .leaky_average import elapsed_times
 from .memory_masks import MemoryMasks, create_memory_masks, find_sequence_starts
-from .memory_norms import SCALAR_GAIN, DerivedScalars, MosaicLeakyNorm, MosaicPeekNorm, as_dtype
+from .memory_norms import SCALAR_GAIN, DerivedScalars, MosaicLeakyNorm, MosaicPeekNorm, as_dtype, has_kernel
 from .memory_state import (
     CONTEXTUAL_AVERAGE,
     LAST_KEY,
     LAST_VALUE,
     PERSISTENT_AVERAGE,
+    holds_memories,
     prepare_cache,
     read_state,
     repeat_over_padding,
@@ -80,7 +82,7 @@ class MosaicKeyExtractor(nn.Module):
     def forward(self, hidden_nC, time: int, state_BH1D, masks) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys `(batch, heads, time, head_dim)` and the averages behind them, see [`MosaicLeakyNorm`]."""
         key_BHTD = split_heads(self.k_proj(hidden_nC), self.num_heads, time)
-        return self.leaky_norm(key_BHTD, state_BH1D, masks["keep"], masks["start"])
+        return self.leaky_norm(key_BHTD, state_BH1D, masks["keep"], masks["start"], masks["elapsed"])
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
@@ -182,7 +184,11 @@ class MosaicContextualMemory(nn.Module):
             i is pair i.
         """
         query_BHTD, key_BHSD, value_BHSD, num_empty = self.store(hidden_states, masks, cache)
-        recalled_BTHD, weights = self.recall(query_BHTD, key_BHSD, value_BHSD, num_empty, masks, **kwargs)
+        if hasattr(cache, "answer"):
+            # It bounds or searches what it stores.
+            recalled_BTHD, weights = cache.answer(query_BHTD, masks, self.layer_idx)
+        else:
+            recalled_BTHD, weights = self.recall(query_BHTD, key_BHSD, value_BHSD, num_empty, masks, **kwargs)
         recalled = self.o_proj(recalled_BTHD.reshape(-1, hidden_states.shape[-1])).view(hidden_states.shape)
         return self.dropout(recalled) if self.training else recalled, weights
 
@@ -282,9 +288,9 @@ class MosaicPersistentMemory(nn.Module):
         self.o_proj = make_output_projection(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def derive(self, log_value_norm_H11):
+    def derive(self, log_value_norm_H):
         """The scale alpha of what is recalled."""
-        return (torch.exp(SCALAR_GAIN * log_value_norm_H11),)
+        return (torch.exp(SCALAR_GAIN * log_value_norm_H).view(-1, 1, 1),)
 
     def forward(
         self, hidden_states: torch.Tensor, masks: MemoryMasks, cache: Cache | None = None
@@ -314,13 +320,13 @@ class MosaicPersistentMemory(nn.Module):
             weight_HnM = torch.bmm(query_HnD, key_HMD.transpose(1, 2)).softmax(-1)
             return torch.bmm(weight_HnM, value_HMD)
         recalled_NHnD = F.scaled_dot_product_attention(
-            query_HnD.expand(num_banks, -1, -1, -1),
+            query_HnD[None] if num_banks == 1 else query_HnD.expand(num_banks, -1, -1, -1),
             self.memory_keys,
             self.memory_values,
             dropout_p=self.attention_dropout if self.training else 0.0,
             scale=1.0,
         )
-        return recalled_NHnD.mean(0) if num_banks > 1 else recalled_NHnD[0]
+        return recalled_NHnD.squeeze(0) if num_banks == 1 else recalled_NHnD.mean(0)
 
 
 class MosaicBlock(GradientCheckpointingLayer):
@@ -472,7 +478,10 @@ class MosaicModel(MosaicPreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})
 
     def _create_masks(self, inputs_embeds, attention_mask, cache, start_BT) -> MemoryMasks:
-        return create_memory_masks(self.config, inputs_embeds, attention_mask, cache, start_BT=start_BT)
+        masks = create_memory_masks(self.config, inputs_embeds, attention_mask, cache, start_BT=start_BT)
+        if inputs_embeds.shape[1] > 1 and not has_kernel(inputs_embeds):
+            masks = {**masks, "elapsed": elapsed_times(inputs_embeds, masks["keep"], masks["start"])}
+        return masks
 
     def _prepare_cache(self, cache: Cache, batch: int) -> None:
         prepare_cache(cache, self.config, batch)
@@ -512,7 +521,7 @@ class MosaicModel(MosaicPreTrainedModel):
             )
         if cache is not None:
             self._prepare_cache(cache, inputs.shape[0])
-            if self._replays_layers and cache.get_seq_length() > 0:
+            if self._replays_layers and holds_memories(cache):
                 raise ValueError("activation checkpointing in training excludes a cache that holds memories")
 
 

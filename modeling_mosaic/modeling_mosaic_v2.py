@@ -86,13 +86,13 @@ class MosaicV2KeyNorm(nn.Module):
         self.exponent = nn.Parameter(torch.empty(num_heads))
         self.derived = DerivedScalars()
 
-    def derive(self, log_beta_0_H11, log_beta_1_H11, exponent_H11):
-        """beta_0, beta_1 and alpha (table 6)."""
-        beta_0_H11, beta_1_H11 = (
-            torch.exp(log_beta_H11.clamp(max=MAX_LOG_BETA))
-            for log_beta_H11 in (log_beta_0_H11, log_beta_1_H11)
+    def derive(self, log_beta_0_H, log_beta_1_H, exponent_H):
+        """beta_0, beta_1 and alpha (table 6), and the length of stored keys, 1."""
+        beta_0_H, beta_1_H = (
+            torch.exp(log_beta_H.clamp(max=MAX_LOG_BETA)) for log_beta_H in (log_beta_0_H, log_beta_1_H)
         )
-        return beta_0_H11, beta_1_H11, exponent_H11.abs().clamp(max=1)
+        scalars = (beta_0_H, beta_1_H, exponent_H.abs().clamp(max=1), torch.ones_like(exponent_H))
+        return tuple(scalar_H.view(-1, 1, 1) for scalar_H in scalars)
 
     def forward(self, key_BHTD, log_gain_BHT, leak_BHT, log_pairs_b1T1, state_BH1E, masks):
         """Queries and keys in the precision of `key_BHTD`, and `(average, log scale)` in full precision."""
@@ -100,10 +100,10 @@ class MosaicV2KeyNorm(nn.Module):
         average_BHTD, log_scale_BHT = gated_average(
             key_BHTD, log_gain_BHT, leak_BHT, state, keep_BT=masks["keep"], start_BT=masks["start"]
         )
-        unit_BHTD = scaled_unit(average_BHTD, 1.0)
-        beta_0_H11, beta_1_H11, exponent_H11 = self.derived.get(
+        beta_0_H11, beta_1_H11, exponent_H11, length_H11 = self.derived.get(
             self.derive, self.log_beta_0, self.log_beta_1, self.exponent
         )
+        unit_BHTD = scaled_unit(average_BHTD, length_H11)
         # n^alpha, from the log of n.
         power_bHT1 = torch.exp(exponent_H11 * log_pairs_b1T1)
         query_BHTD = unit_BHTD * torch.addcmul(beta_0_H11, beta_1_H11, power_bHT1)
@@ -118,9 +118,10 @@ class MosaicV2PeekNorm(MosaicPeekNorm):
     its absolute value, whose gradient is 0 where training starts: alpha_psi would stay 1.
     """
 
-    def derive(self, mix_H11, log_scale_H11):
+    def derive(self, mix_H, log_scale_H):
         """gamma and alpha_psi."""
-        return mix_H11, torch.exp(log_scale_H11.clamp(max=MAX_LOG_VALUE_SCALE))
+        scale_H = torch.exp(log_scale_H.clamp(max=MAX_LOG_VALUE_SCALE))
+        return mix_H.view(-1, 1, 1), scale_H.view(-1, 1, 1)
 
 
 class MosaicV2Memory(nn.Module):

@@ -80,12 +80,15 @@ class _SummedCrossEntropy(torch.autograd.Function):
         """`softmax(logits) - onehot(label)` where the label counts."""
         logits_NV, labels_N = ctx.saved_tensors
         grad_NV = torch.empty_like(logits_NV)
-        for logits_nV, labels_n, grad_nV in zip(*_chunks(logits_NV, labels_N, grad_NV), strict=True):
-            counts_n1 = (labels_n != ctx.ignore_index)[:, None]
-            label_n1 = labels_n[:, None].where(counts_n1, 0)
+        counts_N1 = (labels_N != ctx.ignore_index)[:, None]
+        label_N1 = labels_N[:, None].where(counts_N1, 0)
+        weight_N1 = counts_N1 * grad
+        certain_N1 = torch.full_like(weight_N1, -1)
+        chunks = _chunks(logits_NV, label_N1, certain_N1, weight_N1, grad_NV)
+        for logits_nV, label_n1, certain_n1, weight_n1, grad_nV in zip(*chunks, strict=True):
             probability_nV = torch.softmax(logits_nV, -1, dtype=ctx.dtype)
-            probability_nV.scatter_add_(-1, label_n1, torch.full_like(label_n1, -1, dtype=ctx.dtype))
-            grad_nV.copy_(probability_nV.mul_(counts_n1 * grad))
+            probability_nV.scatter_add_(-1, label_n1, certain_n1)
+            grad_nV.copy_(probability_nV.mul_(weight_n1))
         return grad_NV, None, None
 
 

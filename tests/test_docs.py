@@ -7,12 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
-from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicMemory
 from mosaic_lab.attention_maps.report import AVERAGES
 from mosaic_lab.attention_maps.report import group as group_maps
+from mosaic_lab.benchmark.report import compute_ratios
+from mosaic_lab.bounding.report import NAMES as POLICY_LABELS
+from mosaic_lab.bounding.report import WHOLE, group_by_memory
 from mosaic_lab.comparison.report import group_runs, losses_of, name_of
+from mosaic_lab.merging.parts import ALONE, MERGED, NOTHING
 from mosaic_lab.regbench.report import choose_best
+from mosaic_lab.searching.report import SHARES
 from mosaic_lab.three_moons.report import summarise
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +65,43 @@ def test_examples(demo, run_examples, capsys):
         for model in (MosaicForCausalLM(names["config"]), names["trainer"].model.eval())
     )
     assert trained < untrained - 1
+
+
+def test_the_story_of_memories(run_examples, capsys):
+    names = run_examples("docs/memories.md", "## A story")
+    shown = capsys.readouterr().out
+    tom, anna, memory = (names[name] for name in ("tom", "anna", "memory"))
+    # At first, all of both books; at last, Tom's without what is about the colour of his boat.
+    assert f"{{'tom': {len(tom)}, 'anna': {len(anna)}}}" in shown
+    assert memory.sources == ("tom",)
+    held = [(token.start, token.end) for pair in range(len(memory)) for token in memory.where(pair)]
+    start, end = names["start"], names["start"] + len("blue")
+    assert 0 < len(memory) < len(tom) and not any(a < end and b > start for a, b in held)
+    assert f"{len(memory)} pairs are left of {len(tom)}" in shown
+    assert (
+        names["answer"].shape
+        == names["asked_again"].shape
+        == (1, names["question"]["input_ids"].shape[1] + 10)
+    )
+    run_examples("docs/memories.md", "## Where an answer comes from", **names)
+    assert capsys.readouterr().out.count("in tom\n") == names["model"].config.num_attention_heads
+    uploaded = Path(names["folder"], "memory.safetensors")
+    with safe_open(uploaded, "pt") as file:
+        assert file.metadata()["version"] == "1"
+    assert torch.equal(MosaicMemory.load(uploaded).keys, memory.keys)
+
+
+def test_the_answer_depends_on_what_is_in_memory(run_examples):
+    """In the story, with larger weights: the logits after the question change with each act."""
+    names = run_examples("docs/memories.md", "## A story")
+    ids, model = names["question"]["input_ids"], names["model"]
+    memories = [names["tom"], names["tom"] + names["anna"], names["memory"], None]
+    with torch.no_grad():
+        logits = [
+            model(ids, cache=None if each is None else each.end_text().to_cache()).logits for each in memories
+        ]
+    for number, one in enumerate(logits):
+        assert all(not torch.allclose(one, other, atol=1e-4) for other in logits[:number])
 
 
 def test_links_lead_somewhere(pages):
@@ -183,14 +226,19 @@ def test_the_sample_is_described_once():
 
 
 def test_numbers_of_operations():
-    result = load("benchmark", "2026-11-24-operations.json")
-    counts, ratios = result["operations"], result["times"]["ratios"]
-    assert len(rows("docs/speed.md", "## Operations")) == 2 + len(counts) + len(ratios)
-    for name, numbers in ratios.items():
-        check(row("docs/speed.md", "## Operations", name), list(numbers.values()), name)
-    for name, numbers in counts.items():
-        shown = row("docs/speed.md", "## Operations", name)
-        check(shown, [*numbers.values(), numbers["mosaic"] / numbers["GPT-2"]], name)
+    (path,) = (ROOT / "results" / "benchmark").glob("*-operations-*.json")
+    cells = {cell["name"].removesuffix("-eager"): cell for cell in json.loads(path.read_text())["cells"]}
+    shown = {
+        "a decoded token, one row": "operations-decode-64+2-batch1",
+        "a decoded token, eight rows": "operations-decode-64+2-batch8",
+        "prefill of 512 tokens": "operations-prefill-512-batch1",
+        "training step, 512 tokens": "operations-train-512-batch1",
+    }
+    assert [cells[0] for cells in rows("docs/speed.md", "## Operations")[1:]] == list(shown)
+    for label, name in shown.items():
+        counts = cells[name]["operations"]
+        numbers = [counts["mosaic"], counts["gpt2"], counts["mosaic"] / counts["gpt2"]]
+        check(row("docs/speed.md", "## Operations", label), numbers, name)
 
 
 def test_numbers_of_other_text():
@@ -233,6 +281,36 @@ def test_numbers_of_regbench():
         assert parameters == ("-" if number is None else f"{number:,}")
 
 
+def merging_cells(results: list[dict], metrics: list[str], text: str) -> dict[tuple[str, str], list]:
+    """By depth and content of the memory, the values of each cell of a table of docs/memories.md."""
+    memories = {MERGED: "all parts", ALONE: "the last part", NOTHING: "nothing"}
+    found = {}
+    for result in (result for result in results if result["text"] == text):
+        for way in result["ways"]:
+            key = (str(result["num_layers"]), memories[way["memory"]])
+            found.setdefault(key, []).append([way[metric]["mean"] for metric in metrics])
+    return found
+
+
+def test_numbers_of_merging():
+    """Each table's lines, in the order of the results; what cannot be measured is empty."""
+    table = iter([cells for cells in rows("docs/memories.md", "## What merging costs") if cells[0].isdigit()])
+    texts = load("merging/stories")
+    other = texts[-1]["text"]
+    for results, metrics, text in (
+        (load("merging/regbench"), ["distance", "accuracy"], "RegBench"),
+        (texts, ["loss"], "stories"),
+        (texts, ["loss"], other),
+    ):
+        for (depth, memory), values in merging_cells(results, metrics, text).items():
+            line = next(table)
+            assert line[:2] == [depth, memory]
+            shown = [cell.split(" / ") for cell in line[2:] if cell]
+            for cell, value in zip(shown, values, strict=True):
+                check(cell, value, f"{text}, {depth} layers, {memory}")
+    assert next(table, None) is None
+
+
 def test_numbers_of_three_moons():
     heading = "## Three moons"
     summary = {name: summarise(load(f"three_moons/{name}")) for name in ("grid", "free", "paper")}
@@ -273,12 +351,28 @@ def test_numbers_of_speed():
     for size in ("small", "medium"):
         (path,) = (ROOT / "results" / "benchmark").glob(f"*-cpu-{size}-*.json")
         records[size] = json.loads(path.read_text())
-    assert row("docs/speed.md", heading, "mosaic / GPT-2, but for the last two") == list(records)
-    # The record of 2026-11-22 lists what the table shows, in this order.
-    table = [cells[1:] for cells in rows("docs/speed.md", heading)[1:]]
-    for column, record in enumerate(records.values()):
-        values = [target["value"] for target in record["targets"]]
-        check([cells[column] for cells in table], values, record["recipe"])
+    assert row("docs/speed.md", heading, "mosaic / GPT-2") == list(records)
+    shown = {
+        "training step, T = 512": ("time", "train", 512, 0, None),
+        "prefill, T = 512": ("time", "prefill", 512, 0, 1),
+        "prefill, T = 2,048": ("time", "prefill", 2048, 0, 1),
+        "time per new token after 64, batch 1": ("time", "decode", 64, None, 1),
+        "the same, batch 8": ("time", "decode", 64, None, 8),
+        "peak memory of a training step": ("memory", "train", 512, 0, None),
+    }
+    fields = ("measure", "task", "context", "new_tokens", "batch")
+    assert [cells[0] for cells in rows("docs/speed.md", heading)[1:]] == list(shown)
+    for label, wanted in shown.items():
+        values = []
+        for record in records.values():
+            (cell,) = (
+                cell
+                for cell in record["cells"]
+                if cell["execution"] == "eager"
+                and all(w in (None, cell[f]) for f, w in zip(fields, wanted, strict=True))
+            )
+            values.append(compute_ratios(cell)["mosaic / GPT-2"])
+        check(row("docs/speed.md", heading, label), values, label)
 
 
 def test_numbers_of_presets():
@@ -307,3 +401,46 @@ def test_numbers_of_the_front_page():
         group = next(group for group in groups if (group["num_memories"], group["optimizer"]) == (3, "adam"))
         counts.append(f"{group['disentangled']} of {group['runs']}")
     assert re.findall(r"\d+ of \d+", bullet("Predictive disentanglement")) == counts
+
+
+def test_numbers_of_bounded_memories():
+    page, results = "docs/bounded_memories.md", load("bounding/small")
+    groups = group_by_memory(results)
+    bounds = sorted({result["bound"] for result in results} - {None})
+    for heading, value in {
+        "## What a bound costs": lambda result: result["loss"][0],
+        "### Facts far back": lambda result: result["recall"][0],
+    }.items():
+        assert len(rows(page, heading)) == 1 + len(groups)
+        for (depth, policy), by_bound in groups.items():
+            label = POLICY_LABELS.get(policy, policy)
+            values = [value(by_bound[None if policy == WHOLE else bound]) for bound in bounds]
+            check(row(page, heading, str(depth), label), values, policy)
+
+
+def test_numbers_of_searched_memories():
+    page, results = "docs/bounded_memories.md", load("searching/small")
+    scans = [result for result in results if result["kind"] == "scan"]
+    assert len(rows(page, "### How much is scanned")) == 1 + len(scans)
+    for scan in scans:
+        shown = row(page, "### How much is scanned", str(scan["num_layers"]), name_of(scan["model_type"]))
+        check(shown, [scan[share][0] for share in SHARES], scan["name"])
+    heading, ways = "### Time, error, memory", ("plain", "exact", "search", "estimate", "chosen")
+    decodes = [result for result in results if result["kind"] == "decode"]
+    assert len(rows(page, heading)) == 2 + 2 * len(decodes)
+    for result in decodes:
+        pairs = f"{result['num_pairs']:,}"
+        times, losses = (cells[1:] for cells in rows(page, heading) if cells[0] == pairs)
+        check(times, [result["milliseconds"][way] for way in ways], pairs)
+        changes = [result["loss_change"][way] for way in ("search", "estimate", "nearest", "chosen")]
+        megabytes = [result["bytes"][part] / 1e6 for part in ("pairs", "search")]
+        check(losses, [result["loss"]["plain"], *changes, *megabytes], pairs)
+
+
+def test_examples_of_bounded_memories(run_examples, capsys):
+    names = run_examples("docs/bounded_memories.md", "## Bounded memories")
+    assert names["cache"].layers[0].keys.shape[2] == 17
+    assert "tokens seen, 16 pairs held" in capsys.readouterr().out
+    pytest.importorskip("faiss", reason="the extra `search` is not installed")
+    names = run_examples("docs/bounded_memories.md", "## Searched memories", **names)
+    assert names["outputs"].shape[1] == names["inputs"]["input_ids"].shape[1] + 40

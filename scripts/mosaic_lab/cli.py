@@ -10,6 +10,8 @@ from mosaic_lab.core.errors import InputError, reported_as
 COMMANDS = {
     "train": ("train", "Trains a causal language model on stories."),
     "generate": ("generate", "Continues a text with a trained model."),
+    "inspect": ("inspect_memories", "Shows what each memory does on a text."),
+    "read": ("read", "Reads texts into a memory that can be continued."),
     "evaluate": ("evaluate", "Measures trained models side by side."),
     "reproduce": ("reproduce", "Repeats an experiment of the paper."),
     "make-stories": ("make_stories", "Makes a data set of stories."),

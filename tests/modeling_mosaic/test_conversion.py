@@ -28,8 +28,8 @@ needs_fixtures = pytest.mark.skipif(
 
 # Rounding inside a float32 model. A change of the embedding by half a unit in the last place, with all else
 # in float64, already moves the logits of library-eft-a by up to 2.3e-5, of nano-a by 2e-6 and of library-a by
-# 1e-6.
-FLOAT32_TOLERANCE = {"library-a": 1e-5, "library-eft-a": 5e-5, "nano-a": 2e-5}
+# 1e-6; and with averages exact to float32's last place, they are off by 3.9e-5 for library-eft-a.
+FLOAT32_TOLERANCE = {"library-a": 1e-5, "library-eft-a": 1e-4, "nano-a": 2e-5}
 
 # With all weights of nano-a changed by one unit in the last place, its losses before steps 4 and 5 spread
 # over a thousandth of themselves, and not even the original operations in float32 give those in the file. In

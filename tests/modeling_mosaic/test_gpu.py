@@ -4,6 +4,8 @@ import pytest
 import torch
 from transformers.utils import is_flash_attn_2_available
 
+from modeling_mosaic import MemoryEdit, record_memories
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -41,3 +43,19 @@ def test_generation(make_model, random_tokens, cache):
     options = dict(max_new_tokens=20, do_sample=False)
     expected = model.generate(prompt, use_cache=False, **options)
     assert torch.equal(model.generate(prompt, cache_implementation=cache, **options), expected)
+
+
+def test_records(make_model, random_tokens):
+    tokens = random_tokens(70).tolist()
+    model = make_model()
+    expected = record_memories(model, None, tokens)
+    record = record_memories(model.cuda(), None, tokens)
+    for name in ("error", "next_token_auc", "ablation_cost", "cross_retrieval", "persistent_direct_logit"):
+        torch.testing.assert_close(
+            record.measure(name), expected.measure(name), rtol=0, atol=1e-2, equal_nan=True
+        )
+    assert max(record.self_check.values()) < 1e-3
+    with MemoryEdit().delete(pairs=[3]).applied(model):
+        edited = model(torch.tensor([tokens]).cuda()).logits.cpu()
+    with MemoryEdit().delete(pairs=[3]).applied(model.cpu()):
+        torch.testing.assert_close(edited, model(torch.tensor([tokens])).logits, rtol=0, atol=1e-3)

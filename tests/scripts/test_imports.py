@@ -11,8 +11,8 @@ FLOORS = (
     {"core"},
     {"stories"},
     {"training"},
-    {"evaluation", "babistories", "benchmark", "three_moons", "regbench"},
-    {"hub", "comparison", "attention_maps"},
+    {"evaluation", "babistories", "benchmark", "three_moons", "regbench", "memories"},
+    {"hub", "comparison", "attention_maps", "inspection", "merging", "bounding", "searching"},
     {"programs"},
 )
 

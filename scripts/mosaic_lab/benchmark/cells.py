@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mosaic_lab.benchmark.options import BenchmarkArguments
+from mosaic_lab.benchmark.options import MEASURES, BenchmarkArguments
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,15 @@ def plan_cells(options: BenchmarkArguments) -> list[Cell]:
     """All cells, in the order in which they are measured."""
     training = [("train", context, options.train_tokens // context, 0) for context in options.contexts]
     prefill = [("prefill", context, 1, 0) for context in options.contexts]
-    short = (options.decode_prompt, options.decode_new_tokens)
-    long = [(context, options.long_decode_new_tokens) for context in options.contexts]
     decoding = [
-        ("decode", prompt, batch, new_tokens)
-        for prompt, new_tokens in dict.fromkeys([short, *long])
+        ("decode", options.decode_prompt, batch, options.decode_new_tokens)
         for batch in options.decode_batches
     ]
+    first = options.decode_batches[0]
+    long = [("decode", context, first, options.long_decode_new_tokens) for context in options.contexts]
     cells = []
     if "eager" in options.execution:
-        for task, *size in training + prefill + decoding:
+        for task, *size in dict.fromkeys(training + prefill + decoding + long):
             names = ("mosaic", "gpt2", *(["mosaic_own_loss"] if task == "train" else []))
             cell = Cell("time", task, "eager", *size, names)
             cells.append(replace(cell, measure="operations"))
@@ -56,18 +55,17 @@ def plan_cells(options: BenchmarkArguments) -> list[Cell]:
             if task != "decode" and cell.context <= options.plain_max_context:
                 cell = replace(cell, contestants=(*names, "plain"))
             cells.append(cell)
-            context, batch, new_tokens = size
-            if task != "decode" or (batch == options.decode_batches[0] and (context, new_tokens) in long):
+            if (task, *size) not in decoding:
                 cells.append(replace(cell, measure="memory"))
     if "compiled" in options.execution:
         compiled = [(execution, training[0]) for execution in ("fullgraph", "regional")]
         if options.device == "cuda":
             # transformers compiles the steps of generate() on a GPU only.
-            compiled += [("static", size) for size in decoding]
+            compiled += [("static", size) for size in decoding + long]
         cells += [
             Cell("time", task, execution, *size, ("mosaic", "gpt2")) for execution, (task, *size) in compiled
         ]
-    return sorted(cells, key=lambda cell: ("operations", "time", "memory").index(cell.measure))
+    return [cell for measure in MEASURES for cell in cells if cell.measure == measure in options.measures]
 
 
 def make_tokens(cell: Cell, options: BenchmarkArguments) -> torch.Tensor:

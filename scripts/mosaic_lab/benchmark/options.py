@@ -5,6 +5,8 @@ from typing import Literal
 
 from mosaic_lab.core.command import check_each_once, check_least
 
+# In the order in which they are measured, and reported.
+MEASURES = {"operations": "Operations", "time": "Time", "memory": "Peak memory"}
 EXECUTIONS = ("eager", "compiled")
 
 
@@ -23,6 +25,10 @@ class BenchmarkArguments:
             "help": "bfloat16 trains float32 weights under autocast, as the Trainer's bf16 does, and runs"
             " prefill and decoding with bfloat16 weights."
         },
+    )
+    measures: list[str] = field(
+        default_factory=lambda: list(MEASURES),
+        metadata={"help": f"Of {', '.join(MEASURES)}: what is measured."},
     )
     execution: list[str] = field(
         default_factory=lambda: ["eager"],
@@ -63,7 +69,7 @@ class BenchmarkArguments:
         # The time per token is taken between the first and the last new one.
         least = {"decode_new_tokens": 2, "long_decode_new_tokens": 2, "repeats": 5}
         check_least(self, **dict.fromkeys(positive, 1), **least, plain_max_context=0, min_seconds=0)
-        check_each_once(self, "execution", "contexts", "decode_batches")
+        check_each_once(self, "measures", "execution", "contexts", "decode_batches")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
@@ -75,9 +81,10 @@ class BenchmarkArguments:
                 raise ValueError(
                     f"contexts: {context} must be at least 2 and divide train_tokens ({self.train_tokens})"
                 )
-        for execution in self.execution:
-            if execution not in EXECUTIONS:
-                raise ValueError(f"execution must be {' or '.join(EXECUTIONS)}, not {execution!r}")
+        for name, known in {"measures": MEASURES, "execution": EXECUTIONS}.items():
+            for value in getattr(self, name):
+                if value not in known:
+                    raise ValueError(f"{name} must be of {', '.join(known)}, not {value!r}")
         self.contexts, self.decode_batches = sorted(self.contexts), sorted(self.decode_batches)
         if not self.output_dir:
             raise ValueError("output_dir must name the folder for the results")

@@ -4,9 +4,9 @@ import math
 from statistics import median
 from typing import Any
 
+from mosaic_lab.benchmark.options import MEASURES
 from mosaic_lab.core.tables import table
 
-MEASURES = {"operations": "Operations", "time": "Time", "memory": "Peak memory"}
 TASKS = {"train": "training step", "prefill": "prefill", "decode": "new token"}
 CONTESTANTS = {"mosaic": "mosaic", "gpt2": "GPT-2", "mosaic_own_loss": "mosaic, own loss", "plain": "plain"}
 RATIOS = {

@@ -28,8 +28,9 @@ from mosaic_lab.core.work import Run, work_through
 def run(options: BenchmarkArguments, recipe: str, argv: list[str]) -> None:
     """Measures the cells that an earlier run has not, and leaves `<day>-<recipe>-<hardware>` in `output_dir`.
 
-    That is a `.json` file with all that was measured, a report, `.md`, and a picture, `.png`. Until all cells
-    are measured they are in a folder `<recipe>-<hardware>.partial`, from which a stopped run resumes.
+    That is a `.json` file with all that was measured, a report, `.md`, and a picture of times and memory,
+    `.png`. Until all cells are measured they are in a folder `<recipe>-<hardware>.partial`, from which a
+    stopped run resumes.
 
     Raises:
         InputError: if there is such a result, if cells were measured with other options, hardware or
@@ -66,11 +67,12 @@ def run(options: BenchmarkArguments, recipe: str, argv: list[str]) -> None:
     ]
     for cell in result["cells"]:
         cell["ratios"] = compute_ratios(cell)
-    draw(result, paths[2])
+    if options.measures != ["operations"]:
+        draw(result, paths[2])
     write_text(paths[1], format_report(result))
     write_json(paths[0], result)
     shutil.rmtree(partial)
-    print(f"{format_tables(result['cells'])}\nin {', '.join(map(str, paths))}")
+    print(f"{format_tables(result['cells'])}\nin {', '.join(str(path) for path in paths if path.exists())}")
 
 
 def make_parser() -> CommandParser:

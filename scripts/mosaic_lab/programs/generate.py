@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from transformers import TextStreamer, pipeline, set_seed
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
+from modeling_mosaic import MosaicMemory
 from mosaic_lab.core.command import CommandParser, check_range
 from mosaic_lab.core.devices import find_device
 from mosaic_lab.core.errors import InputError, reported_as
@@ -49,6 +49,10 @@ class GenerationArguments:
         default=None, metadata={"help": "Above 1: makes tokens that have occurred less likely."}
     )
     num_beams: int | None = field(default=None, metadata={"help": "Number of beams of a beam search."})
+    memory: str | None = field(
+        default=None,
+        metadata={"help": "Memory that the prompt continues: a file that `read` left, or its Hub id."},
+    )
     num_return_sequences: int = field(default=1, metadata={"help": "Number of texts to write."})
     seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
     device: str | None = field(
@@ -87,10 +91,14 @@ def generate(model: str, prompt: str, options: GenerationArguments) -> None:
     # Its warnings, of a context longer than in training for one, would stand in the middle of the story.
     set_verbosity_error()
     network, tokenizer = load_with_tokenizer(model, dtype=options.dtype)
-    own = ("seed", "device", "dtype")
+    own = ("seed", "device", "dtype", "memory")
     given = {name: value for name, value in vars(options).items() if name not in own and value is not None}
     write = pipeline("text-generation", network, tokenizer=tokenizer, device=device)
     is_single = options.num_return_sequences == 1 and (options.num_beams or 1) == 1
+    if options.memory is not None:
+        # A row for each beam or returned text.
+        num_rows = max(options.num_beams or 1, options.num_return_sequences)
+        given["cache"] = MosaicMemory.load(options.memory, write.model).to_cache(num_rows)
     streamer = TextStreamer(tokenizer, skip_special_tokens=True) if is_single else None
     set_seed(options.seed)
     try:

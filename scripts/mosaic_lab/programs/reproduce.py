@@ -16,6 +16,11 @@ EXPERIMENTS = {
     "regbench_data": "regbench.publish",
     "comparison": "comparison.experiment",
     "attention_maps": "attention_maps.experiment",
+    "inspection": "inspection.experiment",
+    "merging_strings": "merging.strings",
+    "merging_texts": "merging.texts",
+    "bounding": "bounding.experiment",
+    "searching": "searching.experiment",
 }
 HELP = """\
 usage: reproduce RECIPE [--option value ...]

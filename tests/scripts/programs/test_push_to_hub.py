@@ -23,7 +23,7 @@ TEXT = "Once upon a time"
 CODE = {
     "configuration_mosaic.py",
     "leaky_average.py",
-    "leaky_average_triton.py",
+    "leaky_norm_triton.py",
     "compatibility.py",
     "memory_masks.py",
     "memory_norms.py",

@@ -1,0 +1,313 @@
+"""Memories changed while a model runs: pairs deleted and added, answers of units replaced.
+
+Deleting a token is four different things, never to be confused:
+
+1. pair i of one unit, everything else frozen: `measures.leave_one_out`, a closed form;
+2. pair i of one unit, and what follows from it: [`delete_from_unit`];
+3. pair i of all units of all layers: [`delete_everywhere`];
+4. the token out of the text: [`delete_from_text`].
+
+What (4) changes beyond (3) had been passed on to later tokens by other ways than the pair.
+
+Shapes: B batch, T new tokens, S slots, H units, D head size, n added pairs. Pair i is the i-th token's key
+and the value that peeks at the token after it; in batches, padding counts.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+# Its name among the attention implementations.
+EDITED = "mosaic_edited"
+
+
+@dataclass
+class _LayerEdit:
+    """What is changed in a layer's contextual memories, by unit."""
+
+    deleted: dict[int, set[int]] = field(default_factory=dict)
+    added: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=dict)
+
+    def hide_deleted(self, visible_BHTS: torch.Tensor) -> torch.Tensor:
+        """The mask without the slots of deleted pairs: slot i + 1 holds pair i."""
+        hidden_HS = visible_BHTS.new_zeros(visible_BHTS.shape[1], visible_BHTS.shape[3])
+        for unit, pairs in self.deleted.items():
+            slots = [pair + 1 for pair in pairs if pair + 1 < hidden_HS.shape[1]]
+            hidden_HS[unit, slots] = True
+        return visible_BHTS & ~hidden_HS[:, None]
+
+    def stack_added(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Added keys and values `(units, n, head_dim)`, and which of them are there, `(units, n)`."""
+        units, size = like.shape[1], like.shape[3]
+        most = max(map(len, self.added.values()), default=0)
+        key_HnD, value_HnD = like.new_zeros(2, units, most, size)
+        is_there_Hn = torch.zeros(units, most, dtype=torch.bool, device=like.device)
+        for unit, pairs in self.added.items():
+            for number, (key_D, value_D) in enumerate(pairs):
+                key_HnD[unit, number], value_HnD[unit, number] = key_D, value_D
+                is_there_Hn[unit, number] = True
+        return key_HnD, value_HnD, is_there_Hn
+
+
+# The edit of each memory that is being edited.
+_EDITS: WeakKeyDictionary[nn.Module, _LayerEdit] = WeakKeyDictionary()
+
+
+def _attend_edited(module, query, key, value, attention_mask, scaling=1.0, dropout=0.0, **kwargs):
+    """Attention by sdpa over the pairs that an edit leaves and adds; 0 for queries that see none."""
+    batch, units, time, _ = query.shape
+    visible_BHTS = attention_mask.expand(batch, units, time, -1)
+    edit = _EDITS.get(module)
+    if edit is not None:
+        visible_BHTS = edit.hide_deleted(visible_BHTS)
+        key_HnD, value_HnD, is_there_Hn = edit.stack_added(key)
+        key = torch.cat([key, key_HnD.expand(batch, -1, -1, -1)], 2)
+        value = torch.cat([value, value_HnD.expand(batch, -1, -1, -1)], 2)
+        there_BHTn = is_there_Hn[:, None].expand(batch, -1, time, -1)
+        visible_BHTS = torch.cat([visible_BHTS, there_BHTn], 3)
+    answer_BHTD = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=visible_BHTS, dropout_p=dropout, scale=scaling
+    )
+    answer_BHTD = answer_BHTD.masked_fill(~visible_BHTS.any(-1, keepdim=True), 0)
+    return answer_BHTD.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(EDITED, _attend_edited)
+AttentionMaskInterface.register(EDITED, sdpa_mask)
+
+
+@dataclass(frozen=True)
+class _Replacement:
+    memory: str
+    layer: int
+    unit: int
+    answer: torch.Tensor | None
+
+
+class MemoryEdit:
+    """Changes to a model's memories, applied while it runs: forward passes and `generate()`, cached or not.
+
+    Pairs are left out of, or added to, the average of each query that comes after them, in any attention
+    implementation: the edited one computes by sdpa. Methods return the edit, so that changes chain.
+
+    ```python
+    >>> with MemoryEdit().delete(layer=1, unit=0, pairs=[17]).applied(model):
+    ...     model.generate(**inputs)
+    ```
+    """
+
+    def __init__(self):
+        self._deletions: list[tuple[list[int] | None, list[int] | None, set[int]]] = []
+        self._additions: list[tuple[list[int] | None, list[int] | None, torch.Tensor, torch.Tensor]] = []
+        self._replacements: list[_Replacement] = []
+
+    def delete(
+        self,
+        *,
+        pairs: Iterable[int],
+        layer: int | Sequence[int] | None = None,
+        unit: int | Sequence[int] | None = None,
+    ) -> "MemoryEdit":
+        """Forgets pairs.
+
+        Args:
+            pairs (`Iterable[int]`): their numbers; pair i is the i-th token of the text and what came next.
+            layer, unit (`int` or `Sequence[int]`, *optional*): of which units; all of them if `None`.
+
+        Raises:
+            ValueError: for a pair that is no number from 0 on.
+        """
+        pairs = set(pairs)
+        for pair in pairs:
+            if not isinstance(pair, int) or pair < 0:
+                raise ValueError(f"pairs must be numbers from 0 on, not {pair!r}")
+        self._deletions.append((_as_list(layer), _as_list(unit), pairs))
+        return self
+
+    def add(
+        self,
+        *,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        layer: int | Sequence[int] | None = None,
+        unit: int | Sequence[int] | None = None,
+    ) -> "MemoryEdit":
+        """Remembers a pair from the first token on, as if it stood in front of the text.
+
+        Args:
+            key, value (`torch.Tensor` of shape `(head_dim,)`): the pair.
+            layer, unit: as for [`delete`].
+        """
+        self._additions.append((_as_list(layer), _as_list(unit), key.detach(), value.detach()))
+        return self
+
+    def ablate(
+        self, *, layer: int, unit: int, answer: torch.Tensor | None = None, memory: str = "contextual"
+    ) -> "MemoryEdit":
+        """Replaces the answers of a unit.
+
+        Args:
+            layer, unit (`int`): which one.
+            answer (`torch.Tensor`, *optional*): instead of each answer: zero if `None` (zero ablation), one
+                vector `(head_dim,)` such as the mean answer (mean ablation), or one for each token, `(batch *
+                time, head_dim)`, such as another text's (resampling).
+            memory (`str`): "contextual" or "persistent".
+
+        Raises:
+            ValueError: for another `memory`.
+        """
+        if memory not in ("contextual", "persistent"):
+            raise ValueError(f"memory must be contextual or persistent, not {memory!r}")
+        self._replacements.append(_Replacement(memory, layer, unit, answer))
+        return self
+
+    @contextmanager
+    def applied(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+        """Applies the edit to a Memory Mosaic until the block ends.
+
+        Raises:
+            ValueError: for another model, layers or units that it does not have, keys and values of another
+                size, or an edit within an edit. A forward pass raises one for a pair that its text has not.
+        """
+        layers = memory_layers(model)
+        edits = self._by_layer(model.config)
+        if any(layer.contextual_memory in _EDITS for layer in layers):
+            raise ValueError("another edit is applied to this model already; add to that one")
+        with ExitStack() as stack:
+            for replacement in self._replacements:
+                stack.enter_context(_replaced(layers, replacement))
+            if edits:
+                stack.enter_context(attending_by(model, EDITED))
+            for number, edit in edits.items():
+                memory = layers[number].contextual_memory
+                _EDITS[memory] = edit
+                stack.callback(_EDITS.pop, memory)
+                handle = memory.register_forward_pre_hook(_prepare(number, edit), with_kwargs=True)
+                stack.callback(handle.remove)
+            yield model
+
+    def _by_layer(self, config) -> dict[int, _LayerEdit]:
+        """The edits of the layers that have any, checked against the model's sizes."""
+        edits: dict[int, _LayerEdit] = {}
+        size = config.hidden_size // config.num_attention_heads
+        for layers, units, pairs in self._deletions:
+            for layer, unit in _each(layers, units, config, "contextual"):
+                edits.setdefault(layer, _LayerEdit()).deleted.setdefault(unit, set()).update(pairs)
+        for layers, units, key_D, value_D in self._additions:
+            for name, vector in (("key", key_D), ("value", value_D)):
+                if tuple(vector.shape) != (size,):
+                    raise ValueError(f"{name} must have shape ({size},), not {tuple(vector.shape)}")
+            for layer, unit in _each(layers, units, config, "contextual"):
+                edits.setdefault(layer, _LayerEdit()).added.setdefault(unit, []).append((key_D, value_D))
+        for replacement in self._replacements:
+            _each([replacement.layer], [replacement.unit], config, replacement.memory)
+        return edits
+
+
+def _prepare(number: int, edit: _LayerEdit):
+    """A hook that refuses pairs which the text has not, and lets first tokens see what was added."""
+    last = max((max(pairs, default=-1) for pairs in edit.deleted.values()), default=-1)
+
+    def hook(module, args, kwargs):
+        cache, time = kwargs.get("cache"), args[0].shape[1]
+        is_first = cache is None or int(cache.get_seq_length(module.layer_idx)) == 0
+        if is_first and last > time - 2:
+            stored = f"pairs 0 to {time - 2}" if time > 1 else "no pairs"
+            raise ValueError(f"pair {last} of layer {number}: the text has {stored}")
+        masks = kwargs["masks"]
+        return args, {**kwargs, "masks": {**masks, "recall": torch.ones_like(masks["recall"])}}
+
+    return hook
+
+
+@contextmanager
+def _replaced(layers: nn.ModuleList, replacement: _Replacement) -> Iterator[None]:
+    memory = getattr(layers[replacement.layer], f"{replacement.memory}_memory")
+    with answers_replaced(memory, replacement.unit, replacement.answer):
+        yield
+
+
+@contextmanager
+def answers_replaced(memory: nn.Module, unit: int, answer: torch.Tensor | None) -> Iterator[None]:
+    """Replaces what a unit of a memory layer answers by `answer`, zero if `None`, until the block ends."""
+
+    def hook(module, args):
+        answers_nHD = args[0].unflatten(-1, (memory.num_heads, -1)).clone()
+        answers_nHD[..., unit, :] = 0 if answer is None else answer.to(answers_nHD)
+        return (answers_nHD.flatten(-2),)
+
+    handle = memory.o_proj.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def attending_by(model: PreTrainedModel, implementation: str) -> Iterator[None]:
+    """Gives a model another attention implementation until the block ends."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def memory_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The layers of a Memory Mosaic, remote code included.
+
+    Raises:
+        ValueError: for another model.
+    """
+    if getattr(model.config, "model_type", None) != "mosaic":
+        raise ValueError(f"model must be a Memory Mosaic, not {type(model).__name__}")
+    return model.base_model.layers
+
+
+def delete_from_unit(layer: int, unit: int, pairs: Iterable[int]) -> MemoryEdit:
+    """Second deletion: pairs of one unit, and whatever the model makes of that."""
+    return MemoryEdit().delete(layer=layer, unit=unit, pairs=pairs)
+
+
+def delete_everywhere(pairs: Iterable[int]) -> MemoryEdit:
+    """Third deletion: pairs of all units of all layers; the tokens stay in the text."""
+    return MemoryEdit().delete(pairs=pairs)
+
+
+def delete_from_text(token_ids: Sequence[int], tokens: Iterable[int]) -> list[int]:
+    """Fourth deletion: the text without some of its tokens.
+
+    Raises:
+        ValueError: for a token that the text has not.
+    """
+    left_out = set(tokens)
+    for token in left_out:
+        if not 0 <= token < len(token_ids):
+            raise ValueError(f"token {token}: the text has tokens 0 to {len(token_ids) - 1}")
+    return [int(token_id) for place, token_id in enumerate(token_ids) if place not in left_out]
+
+
+def _as_list(numbers: int | Sequence[int] | None) -> list[int] | None:
+    return [numbers] if isinstance(numbers, int) else None if numbers is None else list(numbers)
+
+
+def _each(layers: list[int] | None, units: list[int] | None, config, memory: str) -> list[tuple[int, int]]:
+    """All combinations of layers and units; raises a `ValueError` for one that the model has not."""
+    num_units = config.num_attention_heads if memory == "contextual" else config.num_persistent_heads
+    bounds = {"layer": (layers, config.num_hidden_layers), "unit": (units, num_units)}
+    chosen = []
+    for name, (numbers, bound) in bounds.items():
+        numbers = list(range(bound)) if numbers is None else numbers
+        for number in numbers:
+            if not isinstance(number, int) or not 0 <= number < bound:
+                raise ValueError(f"{name} {number}: the model has {name}s 0 to {bound - 1}")
+        chosen.append(numbers)
+    return [(layer, unit) for layer in chosen[0] for unit in chosen[1]]

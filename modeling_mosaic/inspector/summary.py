@@ -1,0 +1,248 @@
+"""Makes the tensors of a record from a trace: what each memory stored, answered, got wrong, and is worth.
+
+Everything goes through blocks of queries, so that memory grows with layers, tokens and width, never with the
+square of the tokens.
+
+Shapes: L layers, T tokens, C hidden size; H contextual units with D dimensions, S pairs; P persistent units.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from ..memory_norms import SCALAR_GAIN
+from . import measures as measures
+from .agreement import CrossRetrieval, correlations, linear_cka, predictability, retrieve_across
+from .edit import memory_layers
+from .expectation import choose_places, expect_deeper, expect_first
+from .readout import Readout, direct_of_the_rest, output_of, read_text
+from .slots import QUERY_BLOCK, TOP, strongest, summarise_persistent
+from .trace import LayerTrace, Trace
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class Summary:
+    """Tensors of a record by name, those of layers as lists until `stack`, and its self-check."""
+
+    tensors: Tensors = field(default_factory=dict)
+    layers: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    self_check: dict[str, float] = field(default_factory=dict)
+
+    def add_layer(self, tensors: Tensors) -> None:
+        """Keeps tensors of the next layer."""
+        for name, tensor in tensors.items():
+            self.layers.setdefault(name, []).append(tensor.detach().cpu())
+
+    def stack(self) -> Tensors:
+        """All tensors, contiguous and on the CPU, as files want them; the summary is empty afterwards."""
+        for name in list(self.layers):
+            self.tensors[name] = torch.stack(self.layers.pop(name))
+        return {name: self.tensors.pop(name).detach().cpu().contiguous() for name in list(self.tensors)}
+
+
+@torch.no_grad()
+def summarise(heard: Trace, ablate: bool) -> Summary:
+    """Computes all tensors of a record.
+
+    Args:
+        heard (`Trace`): a forward pass.
+        ablate (`bool`): whether to run the model once more for each unit, without it.
+    """
+    summary, config = Summary(), heard.model.config
+    summary.tensors, readout = read_text(heard)
+    passes = config.num_hidden_layers * (config.num_attention_heads + config.num_persistent_heads)
+    total = config.num_hidden_layers + ablate * passes
+    with tqdm(total=total, desc="recording", leave=False, disable=None) as bar:
+        _summarise_layers(heard, summary, readout, bar)
+        if ablate:
+            _ablate(heard, summary, bar)
+    return summary
+
+
+def _summarise_layers(heard: Trace, summary: Summary, readout: Readout, bar) -> None:
+    """Adds the tensors of all layers but those of ablation, and the self-check."""
+    direct_T = direct_of_the_rest(heard, readout)
+    asked, deviations = [], []
+    for layer in range(len(heard.arguments)):
+        layer_trace = heard.listen(layer)
+        contextual, states, deviation_HTD = _summarise_contextual(heard, layer, layer_trace, readout)
+        persistent, deviation_PTE = summarise_persistent(heard, layer, layer_trace, readout)
+        summary.add_layer(contextual | persistent)
+        asked.append(states)
+        for direct in ("measure.direct_logit", "measure.persistent_direct_logit"):
+            direct_T = direct_T + (contextual | persistent)[direct].sum(0)
+        deviations += [(float(d.max()), float(d.mean())) for d in (deviation_HTD, deviation_PTE)]
+        bar.update()
+    if len(asked) > 1:
+        places, auc_LHn = choose_places(len(direct_T)), expect_deeper(heard, asked)
+        for auc_HT, auc_Hn in zip(summary.layers["measure.next_token_auc"][1:], auc_LHn[1:], strict=True):
+            auc_HT[:, places] = auc_Hn
+    summary.self_check = _check(heard, summary.tensors["loss"], direct_T - readout.next_logit_T, deviations)
+
+
+def _summarise_contextual(heard: Trace, layer: int, layer_trace: LayerTrace, readout: Readout):
+    """Tensors of a layer's contextual units, what candidates are compared with, and deviations of answers."""
+    module = memory_layers(heard.model)[layer].contextual_memory
+    keys_HTD, raw_HTD, values_HtD = (
+        states.float()
+        for states in (layer_trace.keys_HTD, layer_trace.raw_values_HTD, layer_trace.values_HtD)
+    )
+    mix_H = module.peek_norm.mix.float()
+    scale_H = torch.exp(SCALAR_GAIN * module.peek_norm.log_scale.float())
+    answers_HTD, tensors = _recall(keys_HTD, values_HtD, heard.token_ids)
+    output_HCD = output_of(module)
+    direct_HT = readout.direct(answers_HTD, output_HCD, readout.next_TC)
+    leak_H = SCALAR_GAIN * module.key_extractor.leaky_norm.leak.float().abs()
+    tensors |= {
+        "contextual.keys": keys_HTD,
+        "contextual.values": values_HtD,
+        "contextual.mix": mix_H,
+        "contextual.value_scale": scale_H,
+        "contextual.output": output_HCD,
+        "contextual.mean_answer": answers_HTD[:, 1:].mean(1).nan_to_num(0),
+        "measure.mix": mix_H,
+        "measure.value_scale": scale_H,
+        "measure.half_life": measures.half_life(leak_H),
+        "measure.key_scale": keys_HTD[:, -1].norm(dim=-1),
+        "measure.direct_logit": direct_HT,
+        "measure.direct_logit_difference": direct_HT
+        - readout.direct(answers_HTD, output_HCD, readout.runner_up_TC),
+        "measure.logit_share": readout.share(direct_HT),
+        **_compare(answers_HTD, values_HtD, raw_HTD, mix_H, scale_H),
+    }
+    if layer == 0:
+        tensors |= expect_first(heard, answers_HTD, raw_HTD, mix_H)
+    else:
+        unknown = ("measure.next_token_auc", "measure.next_token_rank")
+        tensors |= {name: torch.full_like(direct_HT, torch.nan) for name in unknown}
+    places = choose_places(len(heard.token_ids))
+    states = {"answers": answers_HTD[:, places], "raw_values": raw_HTD[:, places], "mix": mix_H}
+    return tensors, states, (answers_HTD - layer_trace.answers_HTD.float()).abs()
+
+
+def _recall(keys_HTD, values_HtD, token_ids_T) -> tuple[torch.Tensor, Tensors]:
+    """Answers `(units, time, head_dim)`, and what can be said from weights alone, block by block."""
+    time = keys_HTD.shape[1]
+    blocks: dict[str, list[torch.Tensor]] = {}
+    retrieval = CrossRetrieval(values_HtD[:, 1:])
+    for first in range(0, time, QUERY_BLOCK):
+        last = min(first + QUERY_BLOCK, time)
+        scores_HTS = masked_scores(keys_HTD, first, last)
+        values_HSD = values_HtD[:, : last - 1]
+        across_RHTD = retrieve_across(scores_HTS, values_HSD).nan_to_num(0)
+        seen = slice(int(first == 0), min(last, time - 1) - first)
+        retrieval.add(
+            across_RHTD[:, :, seen], values_HtD[:, first + seen.start : first + max(seen.start, seen.stop)]
+        )
+        units = torch.arange(len(keys_HTD), device=keys_HTD.device)
+        found = {"answers": across_RHTD[units, units], **weigh(scores_HTS, token_ids_T, first, last)}
+        for name, tensor in found.items():
+            blocks.setdefault(name, []).append(tensor)
+    tensors = {name: torch.cat(tensor, 1) for name, tensor in blocks.items()}
+    tensors["measure.cross_retrieval"] = retrieval.result()
+    return tensors.pop("answers"), tensors
+
+
+def masked_scores(keys_HTD: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """`k_T . k_i` of the queries from `first` to before `last`, `-inf` where pair i is not stored yet."""
+    scores_HTS = keys_HTD[:, first:last] @ keys_HTD[:, : max(last - 1, 0)].mT
+    return scores_HTS.masked_fill(measures.ages(scores_HTS, first) < 1, -torch.inf)
+
+
+def weigh(scores_HTS: torch.Tensor, token_ids_T: torch.Tensor, first: int, last: int) -> Tensors:
+    """The measures of a block of weights, its strongest pairs, and what normalises it."""
+    normaliser_HT = scores_HTS.logsumexp(-1)
+    weights_HTS = scores_HTS.softmax(-1).nan_to_num(0)
+    top_HT = weights_HTS.topk(min(TOP, weights_HTS.shape[-1])).values.sum(-1)
+    same_TS, after_TS = (
+        measures.same_token(token_ids_T, first, last, offset)[:, : last - 1] for offset in (0, 1)
+    )
+    found = {
+        "effective_pairs": measures.effective_pairs(weights_HTS),
+        "participation": measures.participation(weights_HTS),
+        "pairs_for_90": measures.pairs_for(weights_HTS, 0.9),
+        "age": measures.mean_age(weights_HTS, first),
+        "newest_mass": measures.mass_at_ages(weights_HTS, 1, 1, first),
+        "mass_2_8": measures.mass_at_ages(weights_HTS, 2, 8, first),
+        "mass_9_64": measures.mass_at_ages(weights_HTS, 9, 64, first),
+        "mass_65": measures.mass_at_ages(weights_HTS, 65, last, first),
+        "same_token_mass": measures.mass_on(weights_HTS, same_TS),
+        "after_same_token_mass": measures.mass_on(weights_HTS, after_TS),
+    }
+    return {
+        "contextual.log_normaliser": normaliser_HT,
+        **strongest(weights_HTS, "contextual.pair"),
+        "contextual.rest_weight": (weights_HTS.sum(-1) - top_HT).clamp(min=0),
+        **{f"measure.{name}": tensor for name, tensor in found.items()},
+    }
+
+
+def _compare(answers_HTD, values_HtD, raw_HTD, mix_H, scale_H) -> Tensors:
+    """The measures that compare answers with targets; NaN at the first and the last token."""
+    time = answers_HTD.shape[1]
+    mix_H11, scale_H11 = mix_H[:, None, None], scale_H[:, None, None]
+    answer_HTD, target_HTD, raw_seen_HTD = answers_HTD[:, 1:-1], values_HtD[:, 1:], raw_HTD[:, 1:-1]
+    error_HT = measures.relative_error(answer_HTD, target_HTD)
+    certainty_HT = measures.certainty(answer_HTD, scale_H11)
+    stated_HT = measures.expected_error(certainty_HT)
+    by_token = {
+        "error": error_HT,
+        "cosine": measures.cosine(answer_HTD, target_HTD),
+        "certainty": certainty_HT,
+        "expected_error": stated_HT,
+        "surprise": measures.surprise(error_HT, certainty_HT),
+    }
+    by_token = {name: _at_queries(tensor, time) for name, tensor in by_token.items()}
+    by_unit = {
+        "peek_share": measures.peek_share(raw_seen_HTD, raw_HTD[:, 2:], mix_H11).mean(-1),
+        "skill_over_mean": measures.skill(answer_HTD, target_HTD, measures.mean_of_stored(values_HtD)),
+        "skill_over_newest": measures.skill(answer_HTD, target_HTD, values_HtD[:, :-1]),
+        "skill_over_known": measures.skill(
+            answer_HTD, target_HTD, measures.known_part(raw_seen_HTD, mix_H11, scale_H11)
+        ),
+        "r_squared": measures.r_squared(answer_HTD, target_HTD),
+        "anomaly_correlation": measures.anomaly_correlation(answer_HTD, target_HTD),
+        "conditional_bias": measures.conditional_bias(answer_HTD, target_HTD),
+        "calibration": measures.correlation(stated_HT, error_HT),
+        "context_gain": measures.context_gain(by_token["error"]),
+        "predictability": predictability(target_HTD),
+        "target_cka": linear_cka(target_HTD),
+        "residual_cka": linear_cka(target_HTD - answer_HTD),
+        "error_correlation": correlations(error_HT),
+    }
+    return {f"measure.{name}": tensor for name, tensor in (by_token | by_unit).items()}
+
+
+def _at_queries(values_HT: torch.Tensor, time: int) -> torch.Tensor:
+    """Values of the observable queries, 1 to T - 2, at their places among all; NaN elsewhere."""
+    all_HT = values_HT.new_full((values_HT.shape[0], time), torch.nan)
+    all_HT[:, 1:-1] = values_HT
+    return all_HT
+
+
+def _ablate(heard: Trace, summary: Summary, bar) -> None:
+    """What each unit is worth at each token: one more pass for each, from its layer on."""
+    for layer in range(len(heard.arguments)):
+        for memory, prefix in (("contextual", ""), ("persistent", "persistent_")):
+            costs = []
+            for unit, mean_D in enumerate(summary.layers[f"{memory}.mean_answer"][layer]):
+                losses_T = heard.losses_without(layer, unit, memory, mean_D)
+                costs.append(losses_T - summary.tensors["loss"])
+                bar.update()
+            summary.add_layer({f"measure.{prefix}ablation_cost": torch.stack(costs)})
+
+
+def _check(heard: Trace, loss_T: torch.Tensor, missing_T: torch.Tensor, deviations) -> dict[str, float]:
+    """How far the record is from the model: its answers, sums of direct logits, and losses."""
+    own_n = heard.own_positions[heard.own_positions < len(loss_T) - 1].to(loss_T.device)
+    own_loss_n = F.cross_entropy(heard.own_logits[: len(own_n)], heard.token_ids[own_n + 1], reduction="none")
+    return {
+        "answer_max": max(largest for largest, _ in deviations),
+        "answer_mean": sum(mean for _, mean in deviations) / len(deviations),
+        "logits_max": max(missing_T[:-1].abs().tolist(), default=0.0),
+        "loss_max": max((own_loss_n - loss_T[own_n]).abs().tolist(), default=0.0),
+    }

@@ -1,0 +1,400 @@
+"""What a model has read, as a thing of its own: a set of pairs that can be cut, merged, saved and continued.
+
+A contextual memory is a set of pairs without positions or order, so that sets of pairs of texts read apart
+can be united. [`read`] makes a memory, [`merge`] unites several, `MosaicMemory.to_cache` hands one to
+`generate()`.
+
+Shapes: L layers, H units a layer, N pairs, D head size, C = H D hidden size, B rows of a batch.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from ..memory_state import CONTEXTUAL_AVERAGE, PERSISTENT_AVERAGE
+from ..model_fingerprint import fingerprint
+from .eviction import make_policy
+from .files import STATES, load_memory, push_memory, save_memory
+from .memory_cache import MemoryCache
+
+BEGINNING = -1
+SOURCE, NUMBER, START, END, ID = range(5)
+_AVERAGES = (CONTEXTUAL_AVERAGE, PERSISTENT_AVERAGE)
+
+
+class Token(NamedTuple):
+    """A token that a pair holds.
+
+    Attributes:
+        source (`int`): number of its text in `MosaicMemory.sources`; -1 for the token that begins a text.
+        number (`int`): number of the token in the text; -1 if there is no token.
+        start, end (`int`): its characters in the text; -1 where the tokenizer does not tell.
+        id (`int`): its id in the vocabulary.
+    """
+
+    source: int
+    number: int
+    start: int
+    end: int
+    id: int
+
+
+NO_TOKEN = Token(BEGINNING, -1, -1, -1, -1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MosaicMemory:
+    """The pairs of all layers, where they come from, and the states from which the last text continues.
+
+    Memories are values: each method returns another one. `len` is the number N of pairs that every unit of
+    every layer holds. The last token's pair is not among them: the token that comes next completes it.
+
+    Attributes:
+        keys, values (`torch.Tensor` of shape `(layers, units, pairs, head_dim)`): in the order in which they
+            were read, which makes no difference to the answers.
+        states (`tuple` of four `torch.Tensor` of shape `(layers, hidden)`): after the last token, see
+            `memory_state.py`.
+        beginning (`tuple`, *optional*): states after the token that begins a text, and nothing before it.
+        beginning_id (`int`, *optional*): the id of that token.
+        tokens (`torch.Tensor` of shape `(pairs + 1, 2, 5)`): the two [`Token`]s of each pair, its own and the
+            next one; at the end those of the pair that no token has completed yet.
+        sources (`tuple` of `str`): names of the texts that pairs come from.
+        fingerprint (`str`): of the model that read them, see [`fingerprint`].
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    states: tuple[torch.Tensor, ...]
+    beginning: tuple[torch.Tensor, ...] | None
+    beginning_id: int | None
+    tokens: torch.Tensor
+    sources: tuple[str, ...]
+    fingerprint: str
+
+    def __post_init__(self):
+        _check(self)
+
+    def __len__(self) -> int:
+        return self.keys.shape[2]
+
+    def __add__(self, other: "MosaicMemory") -> "MosaicMemory":
+        return merge([self, other]) if isinstance(other, MosaicMemory) else NotImplemented
+
+    def __repr__(self) -> str:
+        num_layers, num_heads, num_pairs, head_dim = self.keys.shape
+        sources_N = self.tokens[:-1, 0, SOURCE]
+        texts = [f"{name!r}: {(sources_N == number).sum():,}" for number, name in enumerate(self.sources)]
+        after = self.tokens[-1, 0, SOURCE].item()
+        last = "a new text" if after == BEGINNING else repr(self.sources[after])
+        return (
+            f"MosaicMemory({num_pairs:,} pairs in {num_layers} layers x {num_heads} units of {head_dim}; "
+            f"{{{', '.join(texts)}}}; continues {last}; {str(self.keys.dtype).removeprefix('torch.')}, "
+            f"{self.keys.device}; model {self.fingerprint})"
+        )
+
+    def where(self, pair: int) -> tuple[Token, Token]:
+        """Where a pair comes from: the token of its key, and the next one, at which its value peeks."""
+        own, following = self.tokens[:-1][pair].tolist()
+        return Token(*own), Token(*following)
+
+    # What a model does with it.
+
+    def to_cache(self, batch_size: int = 1) -> MemoryCache:
+        """A new cache for `generate(..., cache=)`, or for the model itself, that continues this memory.
+
+        It is what the model would hold after reading, so that a prompt is read as if it followed. Each call
+        of `generate()` needs its own, as it writes into it.
+
+        Args:
+            batch_size (`int`): rows of the batch, times beams or returned sequences: each gets the memory.
+
+        Raises:
+            ValueError: for a size below 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        return MemoryCache(self, batch_size)
+
+    def to(self, model: PreTrainedModel) -> "MosaicMemory":
+        """The memory on the device and in the precision of a model.
+
+        Raises:
+            ValueError: if another model read it.
+        """
+        if fingerprint(model) != self.fingerprint:
+            config, (num_layers, num_heads, _, head_dim) = model.config, self.keys.shape
+            raise ValueError(
+                f"this memory was read by another model, {self.fingerprint} with {num_layers} layers of "
+                f"{num_heads} units of {head_dim}; this one is {fingerprint(model)} with "
+                f"{config.num_hidden_layers} layers of {config.num_attention_heads} units of "
+                f"{config.hidden_size // config.num_attention_heads}"
+            )
+        return self._moved(model.device, model.dtype)
+
+    def _moved(self, device: torch.device, dtype: torch.dtype) -> "MosaicMemory":
+        # Averages keep their precision.
+        full = torch.promote_types(dtype, torch.float32)
+
+        def move(states):
+            return tuple(
+                state.to(device, full if state_idx in _AVERAGES else dtype)
+                for state_idx, state in enumerate(states)
+            )
+
+        return replace(
+            self,
+            keys=self.keys.to(device, dtype),
+            values=self.values.to(device, dtype),
+            states=move(self.states),
+            beginning=None if self.beginning is None else move(self.beginning),
+            tokens=self.tokens.to(device),
+        )
+
+    # What is in it.
+
+    def forget(
+        self,
+        source: str | None = None,
+        span: tuple[int, int] | None = None,
+        pairs: int | slice | Sequence[int] | torch.Tensor | None = None,
+    ) -> "MosaicMemory":
+        """Without the pairs that hold tokens of a text, of a part of it, or without the given pairs.
+
+        A pair holds two tokens: its own, and the next one, at which its value peeks. So the pair that says
+        what the first forgotten token was goes too. If the last token that was read is forgotten, so are the
+        states that continue it, and a new text begins (`end_text`).
+
+        What lies elsewhere stays: keys and states average over past tokens, and pairs of deeper layers hold
+        what the memories below had answered when they were read.
+
+        Args:
+            source (`str`, *optional*): name of a text.
+            span (`tuple`, *optional*): first character and the one behind the last, in `source`, or in the
+                only text if none is named.
+            pairs (*optional*): instead of these, numbers of pairs, as one indexes a tensor.
+
+        Raises:
+            ValueError: if there is no such text, span or pair, or if a new text cannot begin.
+        """
+        if pairs is not None:
+            return self._select(~self._index(source, span, pairs))
+        return self._without(self._are_in(source, span))
+
+    def keep(
+        self,
+        source: str | None = None,
+        span: tuple[int, int] | None = None,
+        pairs: int | slice | Sequence[int] | torch.Tensor | None = None,
+    ) -> "MosaicMemory":
+        """Only the pairs of a text, or of a part of it, or the given pairs: forgets all other tokens.
+
+        Arguments and errors as for `forget`.
+        """
+        if pairs is not None:
+            return self._select(self._index(source, span, pairs))
+        return self._without(~self._are_in(source, span) & (self.tokens[..., NUMBER] >= 0))
+
+    def compress(self, num_pairs: int, policy: str = "keydiff") -> "MosaicMemory":
+        """At most so many pairs, which a policy of `eviction.py` chooses.
+
+        A memory holds the same pairs in all its units, so that they can be traced and forgotten. Hence each
+        unit ranks all pairs by the policy's score, and those with the best mean rank stay. A bounded cache
+        (`BoundedCache`) lets each unit keep pairs of its own, and has policies that need weights, which are
+        not stored here.
+
+        Args:
+            num_pairs (`int`): bound on the pairs.
+            policy (`str`): "keydiff", pairs with unusual keys; or "recent", the last ones in the order of
+                reading.
+
+        Raises:
+            ValueError: for another policy, or a bound below 1.
+        """
+        chooser = make_policy(policy, num_pairs)
+        if chooser.num_states:
+            raise ValueError(f"policy {policy!r} needs the weights of queries, which a memory does not hold")
+        if len(self) <= num_pairs:
+            return self
+        # Layers take the place of rows.
+        visible_LHN = torch.ones(self.keys.shape[:3], dtype=torch.bool, device=self.keys.device)
+        noted_LH0N = self.keys.new_zeros(*self.keys.shape[:2], 0, len(self))
+        score_LHN = chooser.score(noted_LH0N, self.keys, visible_LHN)
+        rank_LHN = score_LHN.argsort(stable=True).argsort()
+        best = rank_LHN.float().mean((0, 1)).argsort(stable=True)[-num_pairs:]
+        return self.keep(pairs=best)
+
+    def end_text(self) -> "MosaicMemory":
+        """Ends the last text: what comes next is a text of its own, which begins with its usual token.
+
+        The pair that is not complete yet goes, and the states become those after that token alone.
+
+        Raises:
+            ValueError: if the model that read this has no such token.
+        """
+        if self.beginning is None:
+            raise ValueError(
+                "a new text cannot begin: the model's config has neither bos_token_id nor eos_token_id"
+            )
+        begins = self.tokens.new_tensor([[Token(BEGINNING, 0, -1, -1, self.beginning_id), NO_TOKEN]])
+        ended = replace(self, states=self.beginning, tokens=torch.cat([self.tokens[:-1], begins]))
+        return ended._select(slice(None))
+
+    def rename(self, source: str, name: str) -> "MosaicMemory":
+        """The same with another name for a text.
+
+        Raises:
+            ValueError: if there is no such text, or if another one has the name.
+        """
+        number = self._number(source)
+        return replace(self, sources=(*self.sources[:number], name, *self.sources[number + 1 :]))
+
+    def _number(self, source: str) -> int:
+        if source not in self.sources:
+            raise ValueError(f"source {source!r} is not in this memory, which holds {list(self.sources)}")
+        return self.sources.index(source)
+
+    def _are_in(self, source: str | None, span: tuple[int, int] | None) -> torch.Tensor:
+        """Whether tokens are in a text, or in a part of it, `(pairs + 1, 2)`."""
+        if source is None and (span is None or len(self.sources) != 1):
+            raise ValueError(f"source must name one of the texts {list(self.sources)}")
+        number = 0 if source is None else self._number(source)
+        are_in = (self.tokens[..., SOURCE] == number) & (self.tokens[..., NUMBER] >= 0)
+        if span is None:
+            return are_in
+        start, end = span
+        if not 0 <= start < end:
+            raise ValueError(f"span must be (first character, one behind the last), not {span}")
+        if (self.tokens[are_in][:, END] < 0).any():
+            raise ValueError(f"span {span}: the tokenizer did not tell where the tokens are")
+        are_in &= (self.tokens[..., START] < end) & (self.tokens[..., END] > start)
+        if not are_in.any():
+            raise ValueError(f"span {span}: no token of {self.sources[number]!r} lies in it")
+        return are_in
+
+    def _without(self, are_forgotten: torch.Tensor) -> "MosaicMemory":
+        """Without the pairs that hold one of these tokens, `(pairs + 1, 2)`."""
+        memory = self.end_text() if are_forgotten[-1].any() else self
+        return memory._select(~are_forgotten[:-1].any(1))
+
+    def _index(self, source, span, pairs) -> torch.Tensor:
+        if source is not None or span is not None:
+            raise ValueError("pairs cannot be given together with source or span")
+        chosen_N = torch.zeros(len(self), dtype=torch.bool, device=self.keys.device)
+        if isinstance(pairs, Sequence):
+            # An empty tensor would be one of floats.
+            pairs = torch.tensor(pairs, dtype=None if pairs else torch.long)
+        try:
+            chosen_N[pairs] = True
+        except (IndexError, TypeError, RuntimeError) as error:
+            raise ValueError(f"pairs: there is no such pair among {len(self):,}: {error}") from error
+        return chosen_N
+
+    def _select(self, kept_N: torch.Tensor | slice) -> "MosaicMemory":
+        """Only these pairs, and only those sources of which something is left."""
+        tokens = torch.cat([self.tokens[:-1][kept_N], self.tokens[-1:]])
+        held = tokens[..., SOURCE].unique().tolist()
+        sources = [name for number, name in enumerate(self.sources) if number in held]
+        # The last entry is for -1.
+        numbers = [sources.index(name) if name in sources else BEGINNING for name in self.sources]
+        tokens[..., SOURCE] = tokens.new_tensor([*numbers, BEGINNING])[tokens[..., SOURCE].long()]
+        keys, values = self.keys[:, :, kept_N], self.values[:, :, kept_N]
+        return replace(self, keys=keys, values=values, tokens=tokens, sources=tuple(sources))
+
+    # Files.
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes a `.safetensors` file, which appears once it is complete."""
+        save_memory(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, model: PreTrainedModel | None = None) -> "MosaicMemory":
+        """Reads what `save` or `push_to_hub` wrote.
+
+        Args:
+            path (`str` or `PathLike`): a file, or a repository on the Hub, owner/name.
+            model (`PreTrainedModel`, *optional*): that is to continue it; the memory comes on its device and
+                in its precision, see `to`. Without one, it comes as it was saved, on the CPU.
+
+        Raises:
+            ValueError: if it is damaged, no memory, of another version of the format, or of another model.
+            OSError: if there is no such file or repository.
+        """
+        memory = cls(**load_memory(path))
+        return memory if model is None else memory.to(model)
+
+    def push_to_hub(self, repo_id: str, **options) -> str:
+        """Uploads the memory with a card, see [`push_memory`] for the options."""
+        return push_memory(self, repo_id, **options)
+
+
+def merge(memories: Sequence[MosaicMemory]) -> MosaicMemory:
+    """One memory of texts read apart: the union of their pairs, with the states of the last one.
+
+    So the last text continues. Other texts end: their last pairs, which no token has completed, are dropped,
+    as those of packed sequences are. In the first layer this equals reading the texts as packed sequences
+    that share one memory. Pairs of deeper layers depend on what the memories below answered while they were
+    read, and the texts were read apart.
+
+    Raises:
+        ValueError: if there is none, if other models read them, or if two hold a text of the same name.
+    """
+    memories = list(memories)
+    if not memories:
+        raise ValueError("memories: there is none to merge")
+    last = memories[-1]
+    names = [name for memory in memories for name in memory.sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"source {name!r} is in more than one of the memories; a text that is to count twice needs "
+                "two names (rename)"
+            )
+    tokens, first = [], 0
+    for memory in memories:
+        if memory.fingerprint != last.fingerprint:
+            raise ValueError(
+                f"memories of different models cannot be merged: {memory.fingerprint}, {last.fingerprint}"
+            )
+        tokens.append(memory.tokens.to(last.tokens, copy=True))
+        tokens[-1][..., SOURCE] += first * (tokens[-1][..., SOURCE] != BEGINNING)
+        first += len(memory.sources)
+    merged = replace(
+        last,
+        keys=torch.cat([memory.keys.to(last.keys) for memory in memories], 2),
+        values=torch.cat([memory.values.to(last.values) for memory in memories], 2),
+        tokens=torch.cat([*(each[:-1] for each in tokens), tokens[-1][-1:]]),
+        sources=tuple(names),
+    )
+    return merged._select(slice(None))
+
+
+def _check(memory: MosaicMemory) -> None:
+    """Raises a `ValueError` for parts that do not fit together, and for numbers that are not finite."""
+    if memory.keys.ndim != 4 or memory.keys.shape != memory.values.shape:
+        raise ValueError(
+            "keys and values must have shape (layers, units, pairs, head_dim), not "
+            f"{tuple(memory.keys.shape)} and {tuple(memory.values.shape)}"
+        )
+    num_layers, num_heads, num_pairs, head_dim = memory.keys.shape
+    if memory.tokens.shape != (num_pairs + 1, 2, len(Token._fields)):
+        raise ValueError(f"tokens must have shape {(num_pairs + 1, 2, 5)}, not {tuple(memory.tokens.shape)}")
+    sources = memory.tokens[..., SOURCE]
+    if (sources < BEGINNING).any() or (sources >= len(memory.sources)).any():
+        raise ValueError(f"tokens are of texts that are not among the {len(memory.sources)} sources")
+    if len(set(memory.sources)) < len(memory.sources):
+        raise ValueError(f"sources must have different names, not {list(memory.sources)}")
+    if (memory.beginning is None) != (not isinstance(memory.beginning_id, int)):
+        raise ValueError(f"beginning_id must be the id of the token of beginning, not {memory.beginning_id}")
+    tensors = {"keys": memory.keys, "values": memory.values}
+    for group, states in (("states", memory.states), ("beginning", memory.beginning or ())):
+        for name, state in zip(STATES, states, strict=bool(states)):
+            if state.shape != (num_layers, num_heads * head_dim):
+                raise ValueError(f"{group}.{name} must have shape (layers, hidden), not {tuple(state.shape)}")
+            tensors[f"{group}.{name}"] = state
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} of this memory are NaN or infinite")

@@ -1,0 +1,75 @@
+"""Options of the experiment `bounding` in addition to those of the data."""
+
+from dataclasses import dataclass, field
+
+from modeling_mosaic.memories.eviction import POLICIES
+from mosaic_lab.core.command import check_each_once, check_least, check_range
+
+
+@dataclass
+class BoundingArguments:
+    """The models, the bounds and the policies, and the texts over which they are measured."""
+
+    models: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Folders, patterns of folders such as 'runs/mosaic-*', or Hub ids of trained models: "
+            "mosaics, and GPT-2, which gets a sliding window for a bound."
+        },
+    )
+    output_dir: str = field(
+        default="", metadata={"help": "Folder for the arrays, the table and the picture."}
+    )
+    bounds: list[int] = field(
+        default_factory=lambda: [64, 128, 512],
+        metadata={"help": "Pairs per unit that a bounded memory holds, and tokens of a sliding window."},
+    )
+    policies: list[str] = field(
+        default_factory=lambda: list(POLICIES), metadata={"help": f"Policies: {', '.join(POLICIES)}."}
+    )
+    chunk_size: int = field(
+        default=16,
+        metadata={"help": "Tokens between two evictions, during which a memory holds so many pairs more."},
+    )
+    context: int = field(default=4096, metadata={"help": "Tokens a row, documents one after the other."})
+    num_rows: int = field(default=4, metadata={"help": "Rows of each text."})
+    other_text: str | None = field(
+        default=None,
+        metadata={
+            "help": "Text unlike the training data, to measure on as well: a file, a folder or a Hub id."
+        },
+    )
+    distances: list[int] = field(
+        default_factory=lambda: [1024],
+        metadata={"help": "Tokens of stories between a planted fact and its repetition."},
+    )
+    lead: int = field(default=512, metadata={"help": "Tokens of stories before a planted fact."})
+    fact_size: int = field(
+        default=16, metadata={"help": "Random tokens of a planted fact; its second half is to be recalled."}
+    )
+    num_facts: int = field(default=12, metadata={"help": "Facts planted at each distance."})
+    batch_size: int = field(default=8, metadata={"help": "Rows at a time."})
+    device: str | None = field(
+        default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one by default."}
+    )
+    dtype: str = field(default="float32", metadata={"help": "float32, bfloat16, float16: of the weights."})
+
+    def __post_init__(self):
+        if not self.output_dir:
+            raise ValueError("output_dir must be given")
+        check_each_once(self, "models", "bounds", "policies", "distances")
+        check_least(self, chunk_size=1, num_rows=2, num_facts=2, batch_size=1)
+        check_range(self, context=(64, 2**20), fact_size=(4, 1024))
+        for name in ("bounds", "distances"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be at least 1, not {min(getattr(self, name))}")
+        for policy in self.policies:
+            if policy not in POLICIES:
+                raise ValueError(f"policies must be some of {', '.join(POLICIES)}, not {policy!r}")
+        if max(self.bounds) >= self.context // 2:
+            raise ValueError(f"context must be more than twice the largest bound, {max(self.bounds)}")
+        farthest = self.lead + max(self.distances)
+        if self.lead < 0 or farthest > self.context:
+            raise ValueError(
+                f"lead and distances must fit into the context of {self.context}, not {farthest}"
+            )

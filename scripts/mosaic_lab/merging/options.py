@@ -1,0 +1,79 @@
+"""Options of the experiments `merging_strings` and `merging_texts`."""
+
+from dataclasses import dataclass, field
+
+from mosaic_lab.core.bounds import SEED
+from mosaic_lab.core.command import check_each_once, check_least, check_range
+from mosaic_lab.regbench.data import LONGEST_STRING, NUM_STRINGS
+
+
+@dataclass
+class MergingArguments:
+    """The models, the numbers of parts, and the folder of the report."""
+
+    models: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Folders, or patterns of folders such as 'runs/mosaic-*', of trained mosaics."},
+    )
+    output_dir: str = field(default="", metadata={"help": "Folder for the tables, the picture and the data."})
+    num_parts: list[int] = field(
+        default_factory=lambda: [1, 2, 4, 8],
+        metadata={"help": "Into how many parts to cut what is read; each divides the largest."},
+    )
+    num_sequences: int = field(default=200, metadata={"help": "Sequences to measure on."})
+    device: str | None = field(
+        default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one by default."}
+    )
+    dtype: str = field(default="float32", metadata={"help": "float32, bfloat16, float16: of the weights."})
+
+    def __post_init__(self):
+        if not self.output_dir:
+            raise ValueError("output_dir must be given")
+        check_each_once(self, "models", "num_parts")
+        check_least(self, num_parts=1, num_sequences=2)
+        if any(max(self.num_parts) % number for number in self.num_parts):
+            raise ValueError(f"num_parts must all divide the largest of them, not {self.num_parts}")
+
+
+@dataclass
+class StringArguments:
+    """RegBench's test languages; of `num_parts`, the largest is how many strings are read."""
+
+    max_string_length: int = field(
+        default=11, metadata={"help": "Longest string, as in the training of the models."}
+    )
+    language_seed: int = field(default=0, metadata={"help": "Seed of the languages, as in training."})
+
+    def __post_init__(self):
+        check_range(self, max_string_length=(1, LONGEST_STRING), language_seed=SEED)
+
+
+def check_strings(merging: MergingArguments) -> None:
+    """Makes sure that each sequence has a string more than are read.
+
+    Raises:
+        ValueError: if some have not.
+    """
+    if max(merging.num_parts) >= NUM_STRINGS[0]:
+        raise ValueError(
+            f"num_parts must be below {NUM_STRINGS[0]}, which all sequences have, not {merging.num_parts}"
+        )
+
+
+@dataclass
+class TextArguments:
+    """How much of each row is read, and on which texts."""
+
+    num_read: int = field(
+        default=384, metadata={"help": "Tokens of each row that are read; the loss is that of the others."}
+    )
+    other_text: str | None = field(
+        default=None,
+        metadata={
+            "help": "Text unlike the training data, to measure on as well: a file, a folder or a Hub dataset "
+            "id, read as `dataset` is."
+        },
+    )
+
+    def __post_init__(self):
+        check_least(self, num_read=1)

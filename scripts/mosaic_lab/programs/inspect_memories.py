@@ -1,0 +1,183 @@
+"""Shows what each memory of a model does on a text: python scripts/inspect_memories.py MODEL --text "..." """
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from modeling_mosaic import MemoryRecord, record_memories
+from modeling_mosaic.inspector.server import make_server
+from mosaic_lab.core.command import CommandParser, check_least, check_range
+from mosaic_lab.core.devices import find_device
+from mosaic_lab.core.errors import InputError, reported_as
+from mosaic_lab.core.files import reading, replacing
+from mosaic_lab.training.model import load_with_tokenizer
+
+
+@dataclass
+class InspectionArguments:
+    """The text, and where the page goes."""
+
+    text: str | None = field(default=None, metadata={"help": "The text to record."})
+    file: str | None = field(default=None, metadata={"help": "A file with the text, in UTF-8."})
+    prompt: str | None = field(
+        default=None,
+        metadata={"help": "Beginning of a text that the model continues by its likeliest tokens."},
+    )
+    max_new_tokens: int = field(
+        default=100, metadata={"help": "How many tokens to add to the prompt at most."}
+    )
+    max_tokens: int = field(default=4096, metadata={"help": "Longest text to record, in tokens."})
+    output: str | None = field(default=None, metadata={"help": "HTML file for the page."})
+    record: str | None = field(
+        default=None,
+        metadata={"help": "safetensors file for the record, which Python and the page can open."},
+    )
+    compare: str | None = field(
+        default=None,
+        metadata={
+            "help": "Shown beside the first: a folder or Hub id of another model, on the same text; or "
+            "another text or a file with one, for the same model."
+        },
+    )
+    ablate: bool = field(
+        default=True,
+        metadata={
+            "help": "Measures what each unit is worth, by a run without it; that takes most of the time."
+        },
+    )
+    serve: bool = field(
+        default=False,
+        metadata={"help": "Serves the page on 127.0.0.1, where it can run the model again; until Ctrl-C."},
+    )
+    port: int = field(default=8041, metadata={"help": "Port of --serve; 0: any that is free."})
+    device: str | None = field(
+        default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one by default."}
+    )
+    dtype: str = field(
+        default="auto", metadata={"help": "float32, bfloat16 or float16; as saved (auto) by default."}
+    )
+
+    def __post_init__(self):
+        given = [name for name in ("text", "file", "prompt") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of text, file and prompt must be given, not {given or 'none'}")
+        if self.output is None and self.record is None and not self.serve:
+            raise ValueError("output, record or serve must be given: nothing would be left of the inspection")
+        check_least(self, max_new_tokens=1, max_tokens=1)
+        check_range(self, port=(0, 65535))
+
+
+def make_parser() -> CommandParser:
+    """The command line: a model and the options."""
+    parser = CommandParser(
+        InspectionArguments, description="Records what each memory does on a text, and shows it as a page."
+    )
+    parser.add_argument("model", help="folder or Hub id of a trained Memory Mosaic")
+    return parser
+
+
+def inspect(model: str, options: InspectionArguments) -> None:
+    """Records a text, writes record and page, and serves the page if that is wanted.
+
+    Raises:
+        InputError: for a text that is empty or cannot be read, or a model that cannot be loaded.
+    """
+    disable_progress_bar()
+    set_verbosity_error()
+    device = find_device(options.device)
+    network, tokenizer = load_with_tokenizer(model, dtype=options.dtype)
+    network.to(device)
+    text = read_text(options) if options.prompt is None else write_text(network, tokenizer, options)
+    record = record_text(network, tokenizer, text, options)
+    other = None
+    if options.compare is not None:
+        other = record_other(network, tokenizer, text, options)
+    if options.record is not None:
+        with replacing(options.record) as partial:
+            record.save(partial)
+        print(f"record: {options.record}")
+    if options.output is not None:
+        with replacing(options.output) as partial:
+            record.write_page(partial, compare=other)
+        print(f"page: {options.output}")
+    if options.serve:
+        serve(network, record, other, options.port)
+
+
+def read_text(options: InspectionArguments) -> str:
+    """The text that the options name."""
+    if options.text is not None:
+        return options.text
+    return read_file(options.file)
+
+
+def read_file(path: str) -> str:
+    """A file's text."""
+    with reading(path):
+        return Path(path).read_text(encoding="utf-8")
+
+
+def write_text(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: InspectionArguments
+) -> list[int]:
+    """Tokens of the prompt and its likeliest continuation."""
+    prompt = tokenizer(options.prompt, return_tensors="pt").to(network.device)
+    if prompt["input_ids"].shape[1] == 0:
+        raise InputError("prompt: it is empty; give the beginning of a text")
+    with torch.no_grad():
+        written = network.generate(
+            **prompt,
+            max_new_tokens=options.max_new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+    return written[0].tolist()
+
+
+def record_text(network, tokenizer, text: str | list[int], options: InspectionArguments) -> MemoryRecord:
+    """The record of a text."""
+    return record_memories(network, tokenizer, text, max_tokens=options.max_tokens, ablate=options.ablate)
+
+
+def record_other(network, tokenizer, text: str | list[int], options: InspectionArguments) -> MemoryRecord:
+    """The record to compare with: another model's, or of another text."""
+    other = options.compare
+    if Path(other).is_file():
+        return record_text(network, tokenizer, read_file(other), options)
+    # Texts have blanks; Hub ids are an owner and a name.
+    if not Path(other).is_dir() and (len(other.split()) != 1 or other.count("/") != 1):
+        return record_text(network, tokenizer, other, options)
+    if not isinstance(text, str):
+        text = tokenizer.decode(text)
+    other_network, other_tokenizer = load_with_tokenizer(other, dtype=options.dtype)
+    return record_text(other_network.to(network.device), other_tokenizer, text, options)
+
+
+def serve(network: PreTrainedModel, record: MemoryRecord, other: MemoryRecord | None, port: int) -> None:
+    """Serves the page until the program is stopped.
+
+    Raises:
+        InputError: if the port is taken.
+    """
+    try:
+        server = make_server(network, record, compare=other, port=port)
+    except OSError as error:
+        raise InputError(f"port {port}: {error.strerror}") from error
+    print(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends)", flush=True)
+    with server:
+        server.serve_forever()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line `argv`."""
+    with reported_as("inspect_memories"):
+        options, others = make_parser().parse(sys.argv[1:] if argv is None else argv)
+        inspect(others.model, options)
+
+
+if __name__ == "__main__":
+    main()

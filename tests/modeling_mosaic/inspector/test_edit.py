@@ -1,0 +1,172 @@
+"""Edits against the equations as they stand, in forward passes, cached steps and generate()."""
+
+import pytest
+import torch
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, StaticCache
+
+from modeling_mosaic import MemoryEdit
+from modeling_mosaic.inspector.edit import delete_everywhere, delete_from_text, delete_from_unit
+from modeling_mosaic.plain_mosaic import PlainMosaic
+
+TIME = 14
+
+
+class EditedMosaic(PlainMosaic):
+    """The plain model, with pairs deleted, `{(layer, unit): pairs}`, and added, `{(layer, unit): (k, v)}`."""
+
+    def __init__(self, model, deleted, added):
+        super().__init__(model)
+        self.deleted, self.added = deleted, added
+
+    def contextual_memory(self, x_BTC, layer):
+        name, number = f"{layer}.contextual_memory", int(layer.rsplit(".", 1)[1])
+        key_BHTD = self.keys(x_BTC, f"{name}.key_extractor", self.config.num_attention_heads)
+        value_BHTD = self.values(x_BTC, name)
+        recalled = torch.zeros_like(key_BHTD)
+        for row in range(len(key_BHTD)):
+            for unit in range(key_BHTD.shape[1]):
+                keys, values = key_BHTD[row, unit], value_BHTD[row, unit]
+                for t in range(len(keys)):
+                    kept = [i for i in range(t) if i not in self.deleted.get((number, unit), ())]
+                    stored = [(keys[i], values[i]) for i in kept] + self.added.get((number, unit), [])
+                    if stored:
+                        weight = torch.stack([(keys[t] @ k).exp() for k, _ in stored])
+                        recalled[row, unit, t] = weight @ torch.stack([v for _, v in stored]) / weight.sum()
+        return self.linear(recalled.transpose(1, 2).flatten(2), f"{name}.o_proj")
+
+
+@pytest.fixture
+def edit():
+    """An edit and the same as dictionaries: two deletions that overlap, and pairs added to two units."""
+    torch.manual_seed(5)
+    pair = (torch.randn(8, dtype=torch.float64), torch.randn(8, dtype=torch.float64))
+    edit = MemoryEdit().delete(layer=0, unit=1, pairs=[2, 3]).delete(layer=[0, 1], unit=[1, 2], pairs=[3, 7])
+    edit = edit.delete(pairs=[0], layer=1).add(layer=1, unit=0, key=pair[0], value=pair[1])
+    edit = edit.add(layer=1, unit=[0, 3], key=pair[1], value=pair[0])
+    deleted = {
+        (0, 1): {2, 3, 7},
+        (0, 2): {3, 7},
+        (1, 1): {0, 3, 7},
+        (1, 2): {0, 3, 7},
+        (1, 0): {0},
+        (1, 3): {0},
+    }
+    return edit, deleted, {(1, 0): [pair, pair[::-1]], (1, 3): [pair[::-1]]}
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager", "flex_attention"])
+@torch.no_grad()
+def test_forward_and_cached_steps(edit, make_model, random_tokens, implementation):
+    edit, deleted, added = edit
+    model = make_model(implementation=implementation).double()
+    tokens = random_tokens(2, TIME)
+    expected = EditedMosaic(model, deleted, added).logits(tokens)
+    assert (expected - PlainMosaic(model).logits(tokens)).abs().max() > 1e-3
+    with edit.applied(model):
+        torch.testing.assert_close(model(tokens).logits, expected)
+        static = StaticCache(config=model.config, max_cache_len=TIME + 3)
+        for cache in (DynamicCache(config=model.config), static):
+            steps = [model(tokens[:, :9], cache=cache).logits]
+            steps += [model(tokens[:, t : t + 1], cache=cache).logits for t in range(9, TIME)]
+            torch.testing.assert_close(torch.cat(steps, 1), expected)
+    assert model.config._attn_implementation == implementation
+    if implementation != "flex_attention":
+        torch.testing.assert_close(model(tokens).logits, PlainMosaic(model).logits(tokens))
+
+
+@torch.no_grad()
+def test_generate(edit, make_model, random_tokens):
+    """The logits of each written token are those of a pass without a cache over what is there."""
+    edit, deleted, added = edit
+    model, tokens = make_model().double(), random_tokens(1, TIME)
+    options = dict(max_new_tokens=8, do_sample=False, output_logits=True, return_dict_in_generate=True)
+    with edit.applied(model):
+        written = model.generate(tokens, **options)
+    logits = torch.stack(written.logits, 1)
+    expected = EditedMosaic(model, deleted, added).logits(written.sequences)[:, TIME - 1 : -1]
+    torch.testing.assert_close(logits.to(expected), expected, rtol=1e-5, atol=1e-6)
+    unedited = PlainMosaic(model).logits(written.sequences)[:, TIME - 1 : -1]
+    assert ((logits - unedited).abs().amax((0, 2)) > 1e-3).all()
+
+
+@torch.no_grad()
+def test_a_unit_without_pairs_answers_nothing(make_model, random_tokens):
+    model, tokens = make_model().double(), random_tokens(1, TIME)
+    with MemoryEdit().ablate(layer=1, unit=2).applied(model):
+        expected = model(tokens).logits
+    with MemoryEdit().delete(layer=1, unit=2, pairs=range(TIME - 1)).applied(model):
+        torch.testing.assert_close(model(tokens).logits, expected)
+    assert (model(tokens).logits - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("memory", ["contextual", "persistent"])
+@torch.no_grad()
+def test_ablation(make_model, random_tokens, memory):
+    """Replacing a unit's answers by zero, one vector, or other answers is replacing columns of `o_proj`."""
+    model, tokens = make_model().double(), random_tokens(2, TIME)
+    projection = getattr(model.model.layers[0], f"{memory}_memory").o_proj
+    answers = torch.randn(2 * TIME, 8, dtype=torch.float64)
+    for answer in (None, answers[0], answers):
+        edit = MemoryEdit().ablate(layer=0, unit=3, answer=answer, memory=memory)
+        with edit.applied(model):
+            found = model(tokens).logits
+        columns = projection.weight[:, 24:].clone()
+        projection.weight[:, 24:] = 0
+        given = 0 if answer is None else (answer @ columns.T).expand(2 * TIME, -1)
+        handle = projection.register_forward_hook(lambda module, args, output, given=given: output + given)
+        torch.testing.assert_close(model(tokens).logits, found)
+        handle.remove()
+        projection.weight[:, 24:] = columns
+
+
+@torch.no_grad()
+def test_the_four_deletions_differ(make_model, random_tokens):
+    model, tokens = make_model().double(), random_tokens(1, TIME)
+    runs = [model(tokens).logits[:, -1]]
+    for edit in (delete_from_unit(0, 1, [5]), delete_everywhere([5])):
+        with edit.applied(model):
+            runs.append(model(tokens).logits[:, -1])
+    shorter = delete_from_text(tokens[0].tolist(), [5])
+    assert shorter == [*tokens[0, :5].tolist(), *tokens[0, 6:].tolist()]
+    runs.append(model(torch.tensor([shorter])).logits[:, -1])
+    for number, logits in enumerate(runs):
+        assert all((logits - other).abs().max() > 1e-4 for other in runs[:number])
+
+
+def test_what_there_is_not_is_refused(make_model, random_tokens):
+    model, tokens = make_model(), random_tokens(1, TIME)
+    vector = torch.ones(8)
+    wrong = {
+        "layer 2: the model has layers 0 to 1": MemoryEdit().delete(layer=2, pairs=[0]),
+        "unit -1: the model has units 0 to 3": MemoryEdit().delete(unit=-1, pairs=[0]),
+        "unit 4: the model has units 0 to 3": MemoryEdit().ablate(layer=0, unit=4, memory="persistent"),
+        r"value must have shape \(8,\), not \(9,\)": MemoryEdit().add(key=vector, value=torch.ones(9)),
+    }
+    for message, edit in wrong.items():
+        with pytest.raises(ValueError, match=message), edit.applied(model):
+            pass
+    for build, message in (
+        (lambda: MemoryEdit().delete(pairs=[-1]), "pairs must be numbers from 0 on, not -1"),
+        (
+            lambda: MemoryEdit().ablate(layer=0, unit=0, memory="other"),
+            "memory must be contextual or persistent",
+        ),
+        (lambda: delete_from_text([1, 2], [2]), "token 2: the text has tokens 0 to 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build()
+    pair = MemoryEdit().delete(layer=1, pairs=[TIME - 1])
+    with pytest.raises(ValueError, match=f"pair 13 of layer 1: the text has pairs 0 to {TIME - 2}"):
+        with pair.applied(model):
+            model(tokens)
+    with (
+        MemoryEdit().delete(pairs=[0]).applied(model),
+        pytest.raises(ValueError, match="applied to this model"),
+    ):
+        with MemoryEdit().delete(pairs=[1]).applied(model):
+            pass
+    other = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=9))
+    with pytest.raises(ValueError, match="must be a Memory Mosaic, not GPT2LMHeadModel"):
+        with MemoryEdit().applied(other):
+            pass
+    torch.testing.assert_close(model(tokens).logits, PlainMosaic(model).logits(tokens))

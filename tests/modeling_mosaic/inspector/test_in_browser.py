@@ -1,0 +1,296 @@
+"""The page in a real browser: what it shows agrees with Python, and nothing leaves it."""
+
+import csv
+import io
+import os
+import threading
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from modeling_mosaic import MemoryEdit
+from modeling_mosaic.inspector.page import notebook_html
+from modeling_mosaic.inspector.record import record_memories
+from modeling_mosaic.inspector.server import make_server
+
+from .conftest import HOSTILE, STORY, Shown
+
+TABS = ("units", "map", "pairs", "curves", "slots", "relations")
+# Half a unit of the last digit that is shown, and as much for values in half precision.
+DIGIT = 0.011
+# A link to the pairs of a unit at a token.
+CHOSEN = "v=pairs&u=0.1&t=60"
+
+
+def without(record, layer, unit, token, pairs):
+    """Prediction error of a unit that has forgotten some pairs, in float64 from its keys and values."""
+    keys, values = (record.tensors[f"contextual.{name}"][layer, unit].double() for name in ("keys", "values"))
+    scores = keys[:token] @ keys[token]
+    scores[list(pairs)] = -torch.inf
+    return ((scores.softmax(0) @ values[:token] - values[token]).norm() / values[token].norm()).item()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_opens_offline_without_a_word(show, record, width, scheme):
+    shown = show(
+        record, viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    assert shown.page.locator("html").get_attribute("data-theme") == scheme
+    for tab in TABS:
+        shown.page.click(f"#tab-{tab}")
+        assert shown.page.locator("#views").inner_text().strip()
+        assert shown.page.evaluate("document.documentElement.scrollWidth") == width
+    assert [url for url in shown.requests if not url.startswith(("file:", "data:"))] == []
+    assert len([url for url in shown.requests if url.startswith("file:")]) == 1
+    assert shown.problems == []
+
+
+def test_policy_refuses_the_network(show, record):
+    shown = show(record, offline=False)
+    refused = "fetch('https://example.org').then(() => 'sent', () => 'refused')"
+    assert shown.page.evaluate(refused) == "refused"
+    assert shown.page.evaluate("fetch(location.href).then(() => 'read', () => 'refused')") == "refused"
+
+
+@pytest.mark.parametrize(("unit", "token"), [("0.1", 60), ("1.2", 33)])
+def test_hover_lights_the_pairs_that_python_names(show, record, unit, token):
+    shown = show(record, f"u={unit}&t=5")
+    shown.page.hover(f"#r0-t{token}")
+    shown.page.locator(".said", has_text=f"{token} «").first.wait_for()
+    lit = shown.page.locator(".lit").evaluate_all(
+        "spans => spans.map(span => [span.dataset.i, span.dataset.pair].map(Number))"
+    )
+    layer, head = map(int, unit.split("."))
+    best = [share.pair for share in record.explain(layer, head, token, most=6).pairs if share.weight >= 0.01]
+    assert sorted(lit) == sorted([pair + 1, pair] for pair in best)
+
+
+def test_pairs_and_deletions_agree_with_python(show, record):
+    token, shown = 60, show(record, CHOSEN)
+    shown.page.click("text=Show 50 more")
+    explained = record.explain(0, 1, token, most=token)
+    assert shown.fact("error") == pytest.approx(explained.error, abs=DIGIT)
+    table = shown.pairs()
+    assert sorted(table) == list(range(token))
+    for share in explained.pairs:
+        row = table[share.pair]
+        assert row["weight"] == pytest.approx(share.weight, abs=DIGIT / 2)
+        assert row["share"] == pytest.approx(share.share_of_answer, abs=DIGIT)
+        assert row["logit"] == pytest.approx(share.share_of_logit, abs=DIGIT)
+        assert row["without"] == pytest.approx(without(record, 0, 1, token, [share.pair]), abs=DIGIT / 4)
+    gone = [share.pair for share in explained.pairs[:3]]
+    for count, pair in enumerate(gone, start=1):
+        shown.page.locator(f"tr[data-pair='{pair}'] input").uncheck()
+        shown.page.locator(f"text=Restore {count} forgotten").wait_for()
+        assert shown.fact("error") == pytest.approx(without(record, 0, 1, token, gone[:count]), abs=DIGIT)
+    shown.page.click("text=Restore 3 forgotten")
+    shown.page.locator("text=Restore 3 forgotten").wait_for(state="detached")
+    assert shown.fact("error") == pytest.approx(explained.error, abs=DIGIT)
+
+
+def test_units_without_keys_show_effects_and_no_switches(show, record):
+    shown = show(record, "v=pairs&u=1.0&t=40", units=[(0, 1)])
+    rows = shown.pairs()
+    assert len(rows) == 8 and shown.page.locator(".pairTable input:enabled").count() == 0
+    for pair, row in rows.items():
+        assert row["weight"] == pytest.approx(record.weights(1, 0, 40)[0, pair].item(), abs=DIGIT / 2)
+        assert row["without"] == pytest.approx(without(record, 1, 0, 40, [pair]), abs=DIGIT)
+
+
+def test_a_link_restores_the_view_in_a_fresh_page(show, record):
+    shown = show(record, "u=1.1&t=20")
+    page = shown.page
+    page.locator(".tools select").select_option("certainty")
+    page.fill(".search input", "ball")
+    page.click("#r0-t44")
+    page.click("#tab-pairs")
+    page.locator(".pairTable input").first.uncheck()
+    page.locator("text=Restore 1 forgotten").wait_for()
+    for tab in TABS:
+        page.click(f"#tab-{tab}")
+        address = page.url
+        assert "t=44" in address and "m=certainty" in address
+        fresh = show(record, address.partition("#")[2]).page
+        for place in ("#views", ".said", ".next", ".legend", ".search", ".about"):
+            assert page.locator(place).first.inner_text() == fresh.locator(place).first.inner_text(), tab
+
+
+def download(shown, label, part=".top"):
+    with shown.page.expect_download() as caught:
+        shown.page.click(f"{part} button:text-is('{label}')")
+    return Path(caught.value.path()).read_bytes()
+
+
+def test_exports_hold_what_is_shown(show, record):
+    shown = show(record, f"{CHOSEN}&m=error")
+    words, tables = {}, {}
+    for tab in TABS:
+        shown.page.click(f"#tab-{tab}")
+        assert shown.page.locator("#views").inner_text().strip()
+        words[tab] = " ".join(ElementTree.fromstring(download(shown, "SVG")).itertext())
+        tables[tab] = list(csv.reader(io.StringIO(download(shown, "CSV").decode("utf-8-sig"))))
+        image = Image.open(io.BytesIO(download(shown, "PNG"))).convert("RGB")
+        assert len({len(row) for row in tables[tab]}) == 1 and len(tables[tab]) > 1
+        assert image.width > 400 and len(image.getcolors(1 << 24)) > 10
+    written = csv.reader(io.StringIO(download(shown, "CSV", ".textPanel").decode("utf-8-sig")))
+    assert [row[1] for row in written][1:] == record.tokens
+    drawn = ElementTree.fromstring(download(shown, "SVG", ".textPanel"))
+    assert "".join(drawn.itertext()) == "".join(record.tokens)
+    head, *rows = tables["units"]
+    for row in rows:
+        layer, unit = map(int, row[0].split("."))
+        error = record.unit_measure("error")[layer, unit].item()
+        assert float(row[head.index("prediction error")]) == pytest.approx(error, rel=1e-3)
+        assert row[0] in words["units"]
+    seen = torch.tensor([[float(x or "nan") for x in row[2:]] for row in tables["map"][1:]])
+    assert torch.allclose(seen, record.measure("error").flatten(0, 1).mT, rtol=2e-3, equal_nan=True)
+    best = record.explain(0, 1, 60).pairs[0]
+    assert [int(tables["pairs"][1][0]), tables["pairs"][1][2]] == [best.pair, best.came]
+    assert float(tables["pairs"][1][3]) == pytest.approx(best.weight, abs=2e-3)
+    assert best.came.strip() in words["pairs"]
+
+
+def test_keyboard_alone(show, record):
+    shown = show(record, "u=0.0&t=10")
+    page = shown.page
+
+    def focus(selector):
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                return
+        raise AssertionError(f"no way to {selector}")
+
+    focus(".prose")
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    page.locator("#r0-t11[aria-selected=true]").wait_for()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Escape")
+    page.keyboard.press("]")
+    page.locator(".about", has_text="Unit 0.1").wait_for()
+    focus("[role=tab]")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.locator("#tab-pairs[aria-selected=true]").wait_for()
+    focus(".pairTable input")
+    page.keyboard.press("Space")
+    page.locator("text=Restore 1 forgotten").wait_for()
+    assert page.evaluate("document.activeElement.matches('.pairTable input')"), "the switch keeps the focus"
+    page.keyboard.press("Space")
+    page.keyboard.press("/")
+    page.keyboard.type("ball")
+    page.keyboard.press("Enter")
+    page.locator(".token[aria-selected=true].found").wait_for()
+    page.keyboard.press("Tab")
+    page.keyboard.press("?")
+    page.locator("dialog[open]").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("dialog[open]").wait_for(state="detached")
+    assert shown.problems == []
+
+
+def test_hostile_text_is_text(show, model, tokenizer):
+    record = record_memories(model, tokenizer, HOSTILE)
+    record.model_name = record._details["model_name"] = "</title><script>alert(3)</script>{{packs}}"
+    shown = show(record)
+    assert shown.page.locator("#app img, #app script").count() == 0
+    text = shown.page.locator(".prose").inner_text().replace("�", "")
+    assert (
+        "</script><script>alert(1)</script>" in text
+        and "שלום" in text
+        and "\u202e" not in text
+        and "⟨202E⟩" in text
+    )
+    for tab in TABS:
+        shown.page.click(f"#tab-{tab}")
+    download(shown, "SVG")
+    assert shown.problems == []
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_shortest_texts(show, model, tokenizer, count):
+    ids = tokenizer(STORY)["input_ids"][:count]
+    shown = show(record_memories(model, tokenizer, ids))
+    for tab in TABS:
+        shown.page.click(f"#tab-{tab}")
+        assert shown.page.locator("#views").inner_text().strip()
+    assert shown.problems == []
+
+
+def test_a_record_file_opens(show, record, model, tokenizer, tmp_path):
+    shown = show(record_memories(model, tokenizer, "a cat"))
+    record.save(tmp_path / "story.safetensors")
+    shown.page.set_input_files("input[type=file]", tmp_path / "story.safetensors")
+    shown.page.locator(f"text={len(record.tokens)} tokens").wait_for()
+    shown.page.goto(f"{shown.page.url.partition('#')[0]}#{CHOSEN}")
+    shown.page.locator("h2", has_text="Unit 0.1 at 60").wait_for()
+    assert shown.fact("error") == pytest.approx(record.measure("error")[0, 1, 60].item(), abs=DIGIT)
+    (tmp_path / "other.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}              ")
+    shown.page.set_input_files("input[type=file]", tmp_path / "other.safetensors")
+    shown.page.locator(".notice", has_text="cannot be shown").wait_for()
+    assert shown.problems == []
+
+
+def test_two_records_share_their_scales(show, record, model, tokenizer):
+    other = record_memories(model, tokenizer, STORY[::-1])
+    shown = show(record, "v=map&m=error", compare=other)
+    legends = shown.page.locator(".textPanel .ends").all_inner_texts()
+    assert len(legends) == 2 and legends[0] == legends[1]
+    assert shown.page.locator(".map canvas").count() == 4
+    shown.page.click("#r1-t7")
+    assert "t2=7" in shown.page.url
+    assert shown.problems == []
+
+
+def test_in_a_notebook(browser, record, tmp_path):
+    (tmp_path / "cell.html").write_text(
+        f"<!doctype html><title>cell</title>{notebook_html(record)}", encoding="utf-8"
+    )
+    page = browser.new_page()
+    page.goto((tmp_path / "cell.html").as_uri())
+    page.frame_locator("iframe").locator("#tab-map").click()
+    page.frame_locator("iframe").locator(".map canvas").first.wait_for()
+    page.close()
+
+
+def test_accessibility(show, record):
+    """axe-core finds nothing, in either scheme: AXE_CORE=node_modules/axe-core/axe.min.js."""
+    if not (path := os.environ.get("AXE_CORE")):
+        pytest.skip("needs axe-core (npm): its axe.min.js in AXE_CORE")
+    for scheme in ("light", "dark"):
+        shown = show(record, f"{CHOSEN}&w=1", color_scheme=scheme, bypass_csp=True)
+        shown.page.add_script_tag(path=path)
+        for tab in TABS:
+            shown.page.click(f"#tab-{tab}")
+            found = shown.page.evaluate("axe.run().then(result => result.violations)")
+            assert [(one["id"], [node["failureSummary"] for node in one["nodes"]]) for one in found] == [], (
+                scheme,
+                tab,
+            )
+
+
+def test_runs_the_model_again_where_it_is_served(browser, record, model):
+    server = make_server(model, record)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    shown = Shown(browser, f"http://127.0.0.1:{server.server_address[1]}/#{CHOSEN}", offline=False)
+    try:
+        pair = record.explain(0, 1, 60).pairs[0].pair
+        shown.page.locator(f"tr[data-pair='{pair}'] input").uncheck()
+        shown.page.click("text=Forgotten in all memories")
+        said = shown.page.locator(".answer p", has_text="mean loss").inner_text()
+        with MemoryEdit().delete(pairs=[pair]).applied(model):
+            ids = record.tensors["token_ids"][None]
+            loss = model(ids, labels=ids).loss.item()
+        assert f"mean loss {loss:.3f}" in said
+        shown.page.click("text=Likely next tokens, by this unit")
+        shown.page.locator(".answer li", has_text="came").wait_for()
+        assert shown.problems == []
+    finally:
+        shown.context.close()
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,99 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from mosaic_lab.bounding.facts import plant_facts, recall_of_facts
+from mosaic_lab.bounding.losses import window_losses
+from mosaic_lab.bounding.report import redraw
+from mosaic_lab.evaluation.losses import token_losses
+from mosaic_lab.programs import reproduce
+
+SMALL = "bounding/small"
+DATA = ("--num_stories", "100", "--validation_fraction", "0.1", "--block_size", "64", "--device", "cpu")
+SIZES = "--context 80 --bounds 8 32 --num_rows 2 --num_facts 2 --fact_size 6 --lead 9 --distances 30".split()
+
+
+@pytest.fixture(scope="module")
+def gpt2(trained, tmp_path_factory):
+    """An untrained GPT-2 with 32 positions and the tokenizer of the trained mosaic."""
+    sizes = {"vocab_size": 320, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+    folder = tmp_path_factory.mktemp("gpt2") / "gpt2"
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **sizes)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(trained).save_pretrained(folder)
+    return folder
+
+
+def run(models, folder, *options):
+    reproduce.main(
+        [SMALL, "--models", *map(str, models), "--output_dir", str(folder), *DATA, *SIZES, *options]
+    )
+
+
+def test_what_a_run_leaves(trained, gpt2, tmp_path, capsys):
+    options = ("--policies", "recent", "lru", "--distances", "10", "30")
+    run([trained, gpt2], tmp_path / "out", *options)
+    names = {path.name for path in (tmp_path / "out").iterdir()} - {"lock"}
+    assert names == {trained.name, "gpt2", "bounds.png", "figures.npz", "results.json", "results.md"}
+    results = {r["name"]: r for r in json.loads((tmp_path / "out" / "results.json").read_text())}
+    memories = ["whole", "recent-8", "recent-32", "lru-8", "lru-32"]
+    expected = [f"{trained.name}/{memory}" for memory in memories] + ["gpt2/window-8", "gpt2/window-32"]
+    assert list(results) == expected
+    for memory in memories[1:]:
+        result = results[f"{trained.name}/{memory}"]
+        difference = result["loss"][0] - results[f"{trained.name}/whole"]["loss"][0]
+        assert result["cost"] == [pytest.approx(difference, abs=1e-5)] and len(result["recall"]) == 2
+    table = (tmp_path / "out" / "results.md").read_text()
+    (tmp_path / "out" / "results.md").unlink()
+    assert redraw(tmp_path / "out").startswith(table)
+    assert "out/results.md" not in capsys.readouterr().err
+
+
+def test_wrong_options(trained, gpt2, tmp_path, read_error):
+    out = str(tmp_path / "out")
+    arguments = [SMALL, "--models", str(gpt2), "--output_dir", out, *DATA, *SIZES]
+    assert "context must be more than twice the largest bound, 32" in read_error(
+        reproduce.main, *arguments, "--context", "64"
+    )
+    assert "policies must be some of recent, lru" in read_error(
+        reproduce.main, *arguments, "--policies", "oldest"
+    )
+    assert "bounds must be at least 1, not 0" in read_error(reproduce.main, *arguments, "--bounds", "0")
+    assert "lead and distances must fit into the context of 80, not 109" in read_error(
+        reproduce.main, *arguments, "--distances", "100"
+    )
+    assert "has no positions for a window of 33 tokens" in read_error(
+        reproduce.main, *arguments, "--bounds", "33"
+    )
+
+
+def test_windows_see_what_they_should(gpt2):
+    """Each token is predicted from the 24 to 31 tokens before it, read with positions from 0, or from all."""
+    model = AutoModelForCausalLM.from_pretrained(gpt2).eval()
+    ids_BT = np.random.default_rng(0).integers(0, 320, (2, 75))
+    losses_BT = window_losses(model, ids_BT, window=32, batch_size=3)
+    whole_BT = token_losses(model, ids_BT[:, :32])
+    np.testing.assert_allclose(losses_BT[:, :31], whole_BT, rtol=1e-4)
+    for place in range(31, 74):
+        starts = range(place - 30, place - 22)
+        expected = [
+            token_losses(model, ids_BT[:, start : place + 2])[:, -1] for start in starts if start >= 0
+        ]
+        distance = np.abs(np.array(expected) - losses_BT[:, place]).max(1).min()
+        assert distance < 1e-4, place
+
+
+def test_facts_come_twice(trained):
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    rows_NT = np.arange(200).reshape(2, 100)
+    ids_NT = plant_facts(tokenizer, rows_NT, lead=9, distance=30, num_facts=3, size=6, seed=0)
+    assert ids_NT.shape == (6, 52)
+    first_NT, between_NT, again_NT = ids_NT[:, 10:16], ids_NT[:, 16:46], ids_NT[:, 46:]
+    assert (first_NT[:3] == again_NT[:3]).all() and (first_NT[3:] != again_NT[3:]).any(1).all()
+    assert (again_NT[:3] == again_NT[3:]).all() and (np.diff(between_NT) == 1).all()
+    losses_NT = np.zeros((6, 51))
+    losses_NT[3:, -3:] = 2
+    assert recall_of_facts(losses_NT, 6).tolist() == [2, 2, 2]

@@ -1,0 +1,108 @@
+"""The experiments of merged memories: read in a row, they are what the model says of the whole sequence."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from modeling_mosaic import MosaicForCausalLM
+from mosaic_lab.evaluation.losses import token_losses
+from mosaic_lab.merging.report import redraw
+from mosaic_lab.programs import reproduce
+from mosaic_lab.regbench.automata import SEPARATOR
+from mosaic_lab.regbench.data import Sizes, load
+from mosaic_lab.regbench.experiment import make_config
+from mosaic_lab.regbench.metrics import measure
+from mosaic_lab.training.corpus import load_stories
+from mosaic_lab.training.options import DataArguments
+from mosaic_lab.training.rows import pack_rows
+
+STORIES = ("--num_stories", "100", "--validation_fraction", "0.1", "--block_size", "64", "--num_read", "32")
+WAYS = [("merged", 1), ("merged", 2), ("merged", 4), ("alone", 2), ("alone", 4), ("nothing", 0)]
+
+
+def run(recipe, models, folder, *options):
+    argv = [recipe, "--models", *map(str, models), "--output_dir", str(folder), "--device", "cpu"]
+    reproduce.main([*argv, "--num_parts", "1", "2", "4", "--num_sequences", "3", *options])
+    results = json.loads((folder / "results.json").read_text())
+    assert [[(way["memory"], way["num_parts"]) for way in each["ways"]] for each in results] == [WAYS] * len(
+        results
+    )
+    return results
+
+
+def means(result, metric):
+    return {(way["memory"], way["num_parts"]): way[metric]["mean"] for way in result["ways"]}
+
+
+def test_texts(trained, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("It was a warm day. " * 60)
+    results = run("merging/stories", [trained], tmp_path / "out", *STORIES, "--other_text", str(other))
+    assert [result["text"] for result in results] == ["stories", f"{tmp_path.name}/other.txt"]
+    data = DataArguments(num_stories=100, validation_fraction=0.1, block_size=64)
+    _, stories = load_stories(data)
+    rows = pack_rows(stories, AutoTokenizer.from_pretrained(trained), 64).select(range(3))
+    ids = np.array(rows["input_ids"])
+    model = AutoModelForCausalLM.from_pretrained(trained)
+    found = means(results[0], "loss")
+    assert found["merged", 1] == pytest.approx(token_losses(model, ids)[:, 32:].mean(), abs=1e-5)
+    assert found["nothing", 0] == pytest.approx(token_losses(model, ids[:, 32:]).mean(), abs=1e-5)
+    assert found["alone", 4] == pytest.approx(token_losses(model, ids[:, 24:])[:, 8:].mean(), abs=1e-5)
+    with np.load(tmp_path / "out" / "figures.npz") as arrays:
+        assert all(array.shape == (len(WAYS), 3) for array in arrays.values())
+    for name in ("results.md", "parts.png"):
+        (tmp_path / "out" / name).unlink()
+    assert "| 2      | merged" in redraw(tmp_path / "out")
+    assert (tmp_path / "out" / "parts.png").exists()
+
+
+@pytest.fixture(scope="module")
+def regbench(tmp_path_factory):
+    """Untrained mosaics of one and two layers with RegBench's vocabulary."""
+    folders = []
+    for depth in (1, 2):
+        torch.manual_seed(depth)
+        sizes = {"hidden_size": 32, "num_hidden_layers": depth, "num_attention_heads": 4}
+        model = MosaicForCausalLM(make_config({"model_type": "mosaic", **sizes}, 11))
+        folders.append(tmp_path_factory.mktemp(f"mosaic-{depth}"))
+        model.save_pretrained(folders[-1])
+    return folders
+
+
+def test_strings(regbench, tmp_path):
+    results = run("merging/regbench", regbench, tmp_path / "out")
+    assert [result["num_layers"] for result in results] == [1, 2]
+    accuracies, distances = [], []
+    model = AutoModelForCausalLM.from_pretrained(regbench[1])
+    for row in load(Sizes(1, 1, 3, 11, False, 0))["test"]:
+        ids = np.array(row["input_ids"])
+        borders = [0, *np.flatnonzero(ids == SEPARATOR), len(ids)]
+        # The separator behind the four strings that are read, and two strings more.
+        measured = slice(borders[4], borders[6])
+        assert len(list(pairwise(borders))) >= 10
+        with torch.no_grad():
+            probability = model(torch.tensor(ids[None])).logits[0].softmax(-1).numpy()
+        legal, distance = measure(probability[measured], np.array(row["distribution"])[measured])
+        accuracies.append(legal.mean())
+        distances.append(distance.mean())
+    assert means(results[1], "accuracy")["merged", 1] == pytest.approx(np.mean(accuracies))
+    assert means(results[1], "distance")["merged", 1] == pytest.approx(np.mean(distances), abs=1e-5)
+    assert "total variation distance" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_wrong_input_is_named(trained, regbench, tmp_path, read_error):
+    def error(recipe, model, *options):
+        argv = (recipe, "--models", model, "--output_dir", tmp_path, *options)
+        return read_error(reproduce.main, *argv)
+
+    assert "num_parts must all divide the largest" in error(
+        "merging/regbench", regbench[0], "--num_parts", "2", "3"
+    )
+    assert "num_parts must be below 10" in error("merging/regbench", regbench[0], "--num_parts", "16")
+    assert "was not trained on RegBench" in error("merging/regbench", trained)
+    assert "num_read must be a multiple of 8" in error("merging/stories", trained, *STORIES[:-1], "31")
+    assert "at most block_size - 2, 62" in error("merging/stories", trained, *STORIES[:-1], "64")
