@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from modeling_mosaic import MosaicV2ForCausalLM
 
-PRESETS = Path(__file__).parents[2] / "configuration" / "model"
+ROOT = Path(__file__).parents[2]
+PRESETS = ROOT / "configuration" / "model"
 
 
 def on_meta(config):
@@ -48,7 +49,9 @@ def test_the_paper_counts():
 
 
 def test_presets():
-    assert on_meta(preset("mosaic-v2-small")).num_parameters() == 2_038_535_936
+    page = (ROOT / "docs" / "v2.md").read_text()
+    for name in ("mosaic-v2-large", "mosaic-v2-small", "mosaic-v2-12", "mosaic-v2-tiny"):
+        assert f"| `{name}` | {on_meta(preset(name)).num_parameters():,} |" in page
     for ours, first in (
         ("mosaic-v2-12", "mosaic-12"),
         ("mosaic-v2-tiny", "mosaic-tiny"),
@@ -57,6 +60,10 @@ def test_presets():
     ):
         found, expected = (on_meta(preset(name)).num_parameters() for name in (ours, first))
         assert found == pytest.approx(expected, rel=0.01), ours
+
+
+def test_the_example_of_the_page(run_examples):
+    assert run_examples("docs/v2.md", "## Use")["model"].config.intermediate_size == 192
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.5])
