@@ -200,7 +200,7 @@ class MosaicV2Memory(nn.Module):
     def write_states(self, states, cache: Cache) -> None:
         """Hands the states that [`extract`] returns to the cache, in place of those that it has read."""
         (average_BHTD, log_scale_BHT), key_BHTD, value_BHTD = states
-        steps = slice(None) if cache.is_recording_past(self.layer_idx) else slice(-1, None)
+        steps = slice(None) if cache.layers[self.layer_idx].record_past else slice(-1, None)
         average_BHTE = torch.cat([average_BHTD[:, :, steps], log_scale_BHT[:, :, steps, None]], -1)
         for number, state_BHTD in enumerate((average_BHTE, key_BHTD, value_BHTD)):
             write_state(cache, self.layer_idx, self.first_state + number, state_BHTD)

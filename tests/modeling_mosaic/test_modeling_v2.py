@@ -14,6 +14,7 @@ from modeling_mosaic import (
     MosaicV2ForSequenceClassification,
     MosaicV2ForTokenClassification,
 )
+from modeling_mosaic.compatibility import CACHE_NAME
 from modeling_mosaic.plain_mosaic_v2 import PlainMosaicV2
 from row_checks import assert_same_gradients, enable_checkpointing, gradients, loss_of, padded
 
@@ -93,7 +94,7 @@ def test_padding_in_every_chunk_of_a_cached_sequence(make_v2, random_tokens, sid
         tokens, mask = padded(rows, max(lengths), side, generator)
         all_masks = torch.cat([all_masks, mask], 1)
         outputs = model(tokens, attention_mask=all_masks, cache=cache)
-        cache = outputs.cache
+        cache = outputs[CACHE_NAME]
         for i, n in enumerate(lengths):
             logits[i].append(outputs.logits[i, mask[i] == 1])
             taken[i] += n
@@ -339,7 +340,7 @@ def test_wrong_inputs_are_named(make_v2, make_v2_config, random_tokens):
         with pytest.raises(ValueError, match="cache .* must hold .*DynamicCache\\(config=model.config\\)"):
             model(tokens, cache=cache)
     with pytest.raises(ValueError, match=r"cache .*\(2, 4, 8\), but .* inputs have \(1, 4, 8\)"):
-        model(tokens[:1], cache=model(tokens).cache)
+        model(tokens[:1], cache=model(tokens)[CACHE_NAME])
     for fields, message in (
         (dict(long_memory_delay_range=[3]), "long_memory_delay_range must be two numbers"),
         (dict(long_memory_delay_range=[5, 3]), "long_memory_delay_range must be two numbers"),
