@@ -1,4 +1,7 @@
-"""Memory Mosaics (arXiv 2405.06394) for transformers. Importing this makes the Auto classes know them."""
+"""Memory Mosaics (arXiv 2405.06394 and 2507.03285) for transformers.
+
+Importing this makes the Auto classes know them.
+"""
 
 from importlib import import_module
 
@@ -11,6 +14,7 @@ from transformers import (
 )
 
 from .configuration_mosaic import MosaicConfig
+from .configuration_mosaic_v2 import MosaicV2Config
 from .modeling_mosaic import (
     MosaicForCausalLM,
     MosaicForSequenceClassification,
@@ -18,12 +22,25 @@ from .modeling_mosaic import (
     MosaicModel,
     MosaicPreTrainedModel,
 )
+from .modeling_mosaic_v2 import (
+    MosaicV2ForCausalLM,
+    MosaicV2ForSequenceClassification,
+    MosaicV2ForTokenClassification,
+    MosaicV2Model,
+    MosaicV2PreTrainedModel,
+)
 
 AutoConfig.register("mosaic", MosaicConfig)
 AutoModel.register(MosaicConfig, MosaicModel)
 AutoModelForCausalLM.register(MosaicConfig, MosaicForCausalLM)
 AutoModelForSequenceClassification.register(MosaicConfig, MosaicForSequenceClassification)
 AutoModelForTokenClassification.register(MosaicConfig, MosaicForTokenClassification)
+
+AutoConfig.register("mosaic_v2", MosaicV2Config)
+AutoModel.register(MosaicV2Config, MosaicV2Model)
+AutoModelForCausalLM.register(MosaicV2Config, MosaicV2ForCausalLM)
+AutoModelForSequenceClassification.register(MosaicV2Config, MosaicV2ForSequenceClassification)
+AutoModelForTokenClassification.register(MosaicV2Config, MosaicV2ForTokenClassification)
 
 # What looks into memories, keeps, bounds and searches them is imported when it is asked for: models need none
 # of it.
@@ -54,5 +71,11 @@ __all__ = [
     "MosaicForTokenClassification",
     "MosaicModel",
     "MosaicPreTrainedModel",
+    "MosaicV2Config",
+    "MosaicV2ForCausalLM",
+    "MosaicV2ForSequenceClassification",
+    "MosaicV2ForTokenClassification",
+    "MosaicV2Model",
+    "MosaicV2PreTrainedModel",
     *_LAZY,
 ]

@@ -34,9 +34,53 @@ _OF_THE_LIBRARY = {"auto_map", "compression_config", "model_type", "quantization
 _LIKENESS = 0.8
 
 
+class FieldChecks:
+    """What the configurations of all Memory Mosaics check alike."""
+
+    def _refuse_misspelt(self, kwargs) -> None:
+        # A file that transformers wrote may hold what other tools have put into the config.
+        for name, value in kwargs.items() if self.transformers_version is None else ():
+            close = difflib.get_close_matches(name, type(self).__annotations__, n=1, cutoff=_LIKENESS)
+            if close:
+                raise ValueError(
+                    f"{type(self).__name__} has no field {name!r} (given {value!r}); did you mean {close[0]}?"
+                )
+
+    def _warn_of_unknown(self, kwargs) -> None:
+        for name in kwargs.keys() & self.__dict__.keys() - _OF_THE_LIBRARY - vars(PreTrainedConfig).keys():
+            # Not the library's private ones, which loading passes in transformers 5.16.
+            if not name.startswith("_"):
+                logger.warning(f"{type(self).__name__} has no field {name!r} (given {kwargs[name]!r})")
+
+    def _check_fractions(self, norm_eps: str) -> None:
+        """Checks what validators of single fields cannot, as `interval(min=0)` of transformers 5.16 has no
+        bound there."""
+        for name in ("attention_dropout", "hidden_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        if not 0 < getattr(self, norm_eps) <= 1:
+            raise ValueError(f"{norm_eps} must be above 0 and at most 1, not {getattr(self, norm_eps)}")
+        if not 0 < self.logit_scale < math.inf:
+            raise ValueError(f"logit_scale must be finite and above 0, not {self.logit_scale}")
+
+    def _check_heads(self, *names: str) -> None:
+        for name in names:
+            if self.hidden_size % getattr(self, name):
+                raise ValueError(
+                    f"hidden_size ({self.hidden_size}) must be a multiple of {name} ({getattr(self, name)})"
+                )
+
+    def validate_token_ids(self) -> None:
+        """Checks that special tokens are token ids. Those above the vocabulary pass: it may still grow."""
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(self, name)
+            if value is not None and min(value if isinstance(value, list) else [value], default=0) < 0:
+                raise ValueError(f"{name} must be at least 0, not {value}")
+
+
 # trf-ignore: TRF057, as in `modeling_mosaic.py`.
 @strict
-class MosaicConfig(PreTrainedConfig):
+class MosaicConfig(FieldChecks, PreTrainedConfig):
     r"""
     Configuration of [`MosaicModel`], the Memory Mosaic of arXiv 2405.06394. The defaults are the paper's
     12-block model with the GPT-2 vocabulary.
@@ -120,50 +164,21 @@ class MosaicConfig(PreTrainedConfig):
         # Whatever is saved, its folder loads all of these as remote code.
         self.auto_map = dict(_AUTO_MAP)
         super().__post_init__(**kwargs)
-        for name in kwargs.keys() & self.__dict__.keys() - _OF_THE_LIBRARY - vars(PreTrainedConfig).keys():
-            # Not the library's private ones, which loading passes in transformers 5.16.
-            if not name.startswith("_"):
-                logger.warning(f"MosaicConfig has no field {name!r} (given {kwargs[name]!r})")
+        self._warn_of_unknown(kwargs)
 
     @property
     def layer_types(self) -> list[str]:
         """What transformers' caches hold for each layer: keys, values and `number_of_conv_states` states."""
         return ["hybrid"] * self.num_hidden_layers
 
-    def _refuse_misspelt(self, kwargs) -> None:
-        # A file that transformers wrote may hold what other tools have put into the config.
-        for name, value in kwargs.items() if self.transformers_version is None else ():
-            close = difflib.get_close_matches(name, MosaicConfig.__annotations__, n=1, cutoff=_LIKENESS)
-            if close:
-                raise ValueError(
-                    f"MosaicConfig has no field {name!r} (given {value!r}); did you mean {close[0]}?"
-                )
-
     def validate_architecture(self) -> None:
-        """Checks what validators of single fields cannot: fields that depend on each other or were `None` at
-        first, and, as `interval(min=0)` of transformers 5.16 has no bound there, those with one of 0."""
-        for name in ("attention_dropout", "hidden_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
-        if not 0 < self.layer_norm_eps <= 1:
-            raise ValueError(f"layer_norm_eps must be above 0 and at most 1, not {self.layer_norm_eps}")
+        """Checks what validators of single fields cannot: fields that depend on each other, or were `None` at
+        first."""
+        self._check_fractions("layer_norm_eps")
         for name in ("num_persistent_heads", "persistent_memory_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.logit_scale < math.inf:
-            raise ValueError(f"logit_scale must be finite and above 0, not {self.logit_scale}")
-        for name in ("num_attention_heads", "num_persistent_heads"):
-            if self.hidden_size % getattr(self, name):
-                raise ValueError(
-                    f"hidden_size ({self.hidden_size}) must be a multiple of {name} ({getattr(self, name)})"
-                )
-
-    def validate_token_ids(self) -> None:
-        """Checks that special tokens are token ids. Those above the vocabulary pass: it may still grow."""
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(self, name)
-            if value is not None and min(value if isinstance(value, list) else [value], default=0) < 0:
-                raise ValueError(f"{name} must be at least 0, not {value}")
+        self._check_heads("num_attention_heads", "num_persistent_heads")
 
 
 __all__ = ["MosaicConfig"]

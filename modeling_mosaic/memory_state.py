@@ -100,26 +100,35 @@ def prepare_cache(cache: Cache, config: MosaicConfig, batch: int) -> None:
     Raises:
         ValueError: if it does not hold pairs and states of every layer, or is of another batch or width.
     """
+    head_dim = config.hidden_size // config.num_attention_heads
+    check_cache(cache, config, batch, config.num_attention_heads, head_dim)
+    if is_prefix(cache):
+        add_states(cache, config)
+
+
+def is_prefix(cache: Cache) -> bool:
+    """Whether it holds keys and values of every layer, and no states."""
+    return all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
+
+
+def check_cache(cache: Cache, config: MosaicConfig, batch: int, num_heads: int, head_dim: int) -> None:
+    """Raises a `ValueError` unless a cache holds pairs of the given sizes, and states if it is no prefix."""
     layers = cache.layers if isinstance(cache, Cache) else []
-    is_prefix = all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
     num_states = config.number_of_conv_states
     has_states = all(getattr(layer, "number_of_states", 0) == num_states for layer in layers)
-    if len(layers) != config.num_hidden_layers or not (has_states or is_prefix):
+    if len(layers) != config.num_hidden_layers or not (has_states or is_prefix(cache)):
         raise ValueError(
             "cache (past_key_values) must hold keys, values and states of every layer: build it with "
             "DynamicCache(config=model.config) or StaticCache(config=model.config, ...), not "
             f"{cache if isinstance(cache, Cache) else type(cache).__name__}"
         )
-    head_dim = config.hidden_size // config.num_attention_heads
-    expected = (batch, config.num_attention_heads, head_dim)
+    expected = (batch, num_heads, head_dim)
     for layer in layers if not is_tracing() else []:
         if layer.is_initialized and (found := (*layer.keys.shape[:2], layer.keys.shape[-1])) != expected:
             raise ValueError(
                 f"cache (past_key_values) holds memories of (batch, heads, head size) = {found}, but the "
                 f"model and its inputs have {expected}"
             )
-    if is_prefix:
-        add_states(cache, config)
 
 
 def add_states(cache: Cache, config: MosaicConfig) -> None:

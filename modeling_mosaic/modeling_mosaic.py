@@ -373,6 +373,8 @@ class MosaicPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": MosaicBlock, "attentions": MosaicContextualMemory}
     create_masks_for_generate = staticmethod(create_memory_masks)
+    # What that returns.
+    _masks_class = MemoryMasks
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -468,14 +470,21 @@ class MosaicModel(MosaicPreTrainedModel):
             cache = None
         elif use_cache and cache is None:
             cache = DynamicCache(config=self.config)
-        masks = create_memory_masks(self.config, inputs_embeds, attention_mask, cache, start_BT=start_BT)
-        if inputs_embeds.shape[1] > 1 and not has_kernel(inputs_embeds):
-            masks = {**masks, "elapsed": elapsed_times(inputs_embeds, masks["keep"], masks["start"])}
+        masks = self._create_masks(inputs_embeds, attention_mask, cache, start_BT)
 
         hidden_states = inputs_embeds
         for layer in self.layers:
             hidden_states = layer(hidden_states, masks=masks, cache=cache, **kwargs)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})
+
+    def _create_masks(self, inputs_embeds, attention_mask, cache, start_BT) -> MemoryMasks:
+        masks = create_memory_masks(self.config, inputs_embeds, attention_mask, cache, start_BT=start_BT)
+        if inputs_embeds.shape[1] > 1 and not has_kernel(inputs_embeds):
+            masks = {**masks, "elapsed": elapsed_times(inputs_embeds, masks["keep"], masks["start"])}
+        return masks
+
+    def _prepare_cache(self, cache: Cache, batch: int) -> None:
+        prepare_cache(cache, self.config, batch)
 
     @property
     def _replays_layers(self) -> bool:
@@ -503,14 +512,15 @@ class MosaicModel(MosaicPreTrainedModel):
             raise ValueError(
                 f"{name} must have shape ({wanted}), and at least one token, not {tuple(inputs.shape)}"
             )
-        if isinstance(attention_mask, dict) and not attention_mask.keys() >= MemoryMasks.__required_keys__:
+        names = self._masks_class.__annotations__
+        if isinstance(attention_mask, dict) and not attention_mask.keys() >= names.keys():
             raise ValueError(
                 "a dict as attention_mask must be what create_masks_for_generate returns, with the keys "
-                f"{', '.join(MemoryMasks.__annotations__)}, not "
+                f"{', '.join(names)}, not "
                 f"{', '.join(map(str, attention_mask)) or 'an empty one'}"
             )
         if cache is not None:
-            prepare_cache(cache, self.config, inputs.shape[0])
+            self._prepare_cache(cache, inputs.shape[0])
             if self._replays_layers and holds_memories(cache):
                 raise ValueError("activation checkpointing in training excludes a cache that holds memories")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicV2Config, MosaicV2ForCausalLM
 
 
 @pytest.fixture
@@ -28,19 +28,57 @@ def make_config():
 
 
 @pytest.fixture
+def make_v2_config():
+    """The same for the second model, whose memories end and begin within a few tokens."""
+
+    def make(**fields):
+        small = dict(
+            vocab_size=61,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=40,
+            short_memory_size=7,
+            long_memory_delay=3,
+            long_memory_delay_range=(2, 8),
+            bos_token_id=0,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        return MosaicV2Config(**{**small, **fields})
+
+    return make
+
+
+def build(model_class, config, seed, implementation, factor):
+    """A small model in eval mode whose scalars have moved from their initial values: no part is idle."""
+    torch.manual_seed(seed)
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(factor) if parameter.ndim > 1 else parameter.add_(
+                0.05 * torch.randn_like(parameter)
+            )
+    model.set_attn_implementation(implementation)
+    return model
+
+
+@pytest.fixture
 def make_model(make_config):
-    """Small models in eval mode whose scalars have moved from their initial values: no part is idle."""
+    """Builds small models."""
 
     def make(seed=0, model_class=MosaicForCausalLM, implementation="sdpa", **fields):
-        torch.manual_seed(seed)
-        model = model_class(make_config(**fields)).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(1.5) if parameter.ndim > 1 else parameter.add_(
-                    0.05 * torch.randn_like(parameter)
-                )
-        model.set_attn_implementation(implementation)
-        return model
+        return build(model_class, make_config(**fields), seed, implementation, 1.5)
+
+    return make
+
+
+@pytest.fixture
+def make_v2(make_v2_config):
+    """The same for the second model, whose weights start smaller."""
+
+    def make(seed=0, model_class=MosaicV2ForCausalLM, implementation="sdpa", **fields):
+        return build(model_class, make_v2_config(**fields), seed, implementation, 3)
 
     return make
 
@@ -53,6 +91,16 @@ def random_tokens():
         return torch.randint(1, vocab_size, shape, generator=torch.Generator().manual_seed(seed))
 
     return make
+
+
+@pytest.fixture
+def batch(random_tokens):
+    """Left-padded prompts, one of them of a single token."""
+    tokens = random_tokens(3, 12)
+    mask = torch.ones_like(tokens)
+    mask[0, :5] = 0
+    mask[1, :11] = 0
+    return dict(input_ids=tokens.masked_fill(mask == 0, 0), attention_mask=mask)
 
 
 @pytest.fixture

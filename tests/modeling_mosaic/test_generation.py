@@ -9,7 +9,6 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import (
     AutoTokenizer,
-    CompileConfig,
     DynamicCache,
     PreTrainedTokenizerFast,
     StaticCache,
@@ -17,12 +16,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from decoding_checks import EPS, GREEDY, WAYS, assert_plain, plain_greedy
 from modeling_mosaic import MosaicForCausalLM, MosaicModel
 from modeling_mosaic.compatibility import CACHE_NAME
-
-# `generate()` returns logits and scores in float32, whatever the model's precision.
-EPS = torch.finfo(torch.float32).eps
-GREEDY = dict(max_new_tokens=20, do_sample=False, return_dict_in_generate=True, output_logits=True)
 
 
 @pytest.fixture
@@ -39,48 +35,6 @@ def model(make_model):
 @pytest.fixture
 def prompt(random_tokens):
     return random_tokens(1, 12)
-
-
-@pytest.fixture
-def batch(random_tokens):
-    """Left-padded prompts, one of them of a single token."""
-    tokens = random_tokens(3, 12)
-    mask = torch.ones_like(tokens)
-    mask[0, :5] = 0
-    mask[1, :11] = 0
-    return dict(input_ids=tokens.masked_fill(mask == 0, 0), attention_mask=mask)
-
-
-def plain_greedy(model, row, steps=20):
-    """Decoding as the definition has it: the whole text again for every token, without mask and cache."""
-    logits = []
-    with torch.no_grad():
-        for _ in range(steps):
-            logits.append(model(row, use_cache=False).logits[:, -1])
-            row = torch.cat([row, logits[-1].argmax(-1, keepdim=True)], 1)
-    return row, torch.stack(logits, 1)
-
-
-def assert_plain(outputs, model, row, index=0):
-    sequence, logits = plain_greedy(model, row)
-    assert torch.equal(outputs.sequences[index, -20:], sequence[0, -20:])
-    ours = torch.stack(outputs.logits, 1)[index]
-    torch.testing.assert_close(ours.double(), logits[0, -len(ours) :], rtol=EPS, atol=1e-10)
-
-
-def compiled(mode="default"):
-    config = CompileConfig(fullgraph=True, mode=mode)
-    config._compile_all_devices = True
-    return config
-
-
-WAYS = {
-    "dynamic cache": {},
-    "without cache": dict(use_cache=False),
-    "prompt lookup": dict(prompt_lookup_num_tokens=3),
-    "static cache": dict(cache_implementation="static"),
-    "static cache compiled": dict(cache_implementation="static", compile_config=compiled()),
-}
 
 
 @pytest.mark.parametrize("way", WAYS)

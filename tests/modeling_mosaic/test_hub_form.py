@@ -17,6 +17,11 @@ from modeling_mosaic import (
     MosaicForSequenceClassification,
     MosaicForTokenClassification,
     MosaicModel,
+    MosaicV2Config,
+    MosaicV2ForCausalLM,
+    MosaicV2ForSequenceClassification,
+    MosaicV2ForTokenClassification,
+    MosaicV2Model,
 )
 
 CLEAN_PROCESS = """
@@ -43,7 +48,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 folder, auto_class, output = sys.argv[1:]
 remote = dict(trust_remote_code=True)
 config = transformers.AutoConfig.from_pretrained(folder, **remote)
-assert type(config).__name__ == "MosaicConfig" and type(config).__module__.startswith("transformers_modules")
+assert type(config).__name__ in ("MosaicConfig", "MosaicV2Config")
+assert type(config).__module__.startswith("transformers_modules")
 model = getattr(transformers, auto_class).from_pretrained(folder, **remote).eval()
 tokens = load_file(folder + "/tokens.safetensors")["tokens"]
 with torch.no_grad():
@@ -86,10 +92,19 @@ def in_clean_process(folder, auto_class, tmp_path):
         (MosaicModel, "AutoModel"),
         (MosaicForSequenceClassification, "AutoModelForSequenceClassification"),
         (MosaicForTokenClassification, "AutoModelForTokenClassification"),
+        (MosaicV2ForCausalLM, "AutoModelForCausalLM"),
+        pytest.param(MosaicV2Model, "AutoModel", marks=pytest.mark.slow),
+        pytest.param(
+            MosaicV2ForSequenceClassification, "AutoModelForSequenceClassification", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            MosaicV2ForTokenClassification, "AutoModelForTokenClassification", marks=pytest.mark.slow
+        ),
     ],
 )
-def test_a_clean_process(make_model, tokenizer, random_tokens, tmp_path, model_class, auto_class):
-    model = make_model(model_class=model_class)
+def test_a_clean_process(make_model, make_v2, tokenizer, random_tokens, tmp_path, model_class, auto_class):
+    make = make_v2 if model_class.config_class is MosaicV2Config else make_model
+    model = make(model_class=model_class)
     tokens = random_tokens(1, 30)
     folder = tmp_path / "saved"
     model.save_pretrained(folder)
@@ -98,7 +113,7 @@ def test_a_clean_process(make_model, tokenizer, random_tokens, tmp_path, model_c
     result = in_clean_process(folder, auto_class, tmp_path)
     assert torch.equal(result["first"], model(tokens)[0])
     assert torch.equal(result["body"], getattr(model, "model", model)(tokens)[0])
-    if model_class is MosaicForCausalLM:
+    if auto_class == "AutoModelForCausalLM":
         prompt = tokenizer("word3 word5", return_tensors="pt")["input_ids"]
         assert torch.equal(result["story"], model.generate(prompt, max_new_tokens=8, do_sample=False)[:, 2:])
         # What a remote model saves is whole again.
@@ -135,12 +150,24 @@ def test_saved_and_loaded_in_this_process(make_model, random_tokens, tmp_path, f
     assert torch.equal(body(tokens)[0], model.model(tokens)[0])
 
 
+@pytest.mark.parametrize("fields", [dict(), dict(use_long_memory=False, tie_word_embeddings=True)])
+def test_the_second_model_saved_and_loaded_in_this_process(make_v2, random_tokens, tmp_path, fields):
+    model, tokens = make_v2(**fields).to(torch.bfloat16), random_tokens(2, 20)
+    model.save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert type(config) is MosaicV2Config
+    assert {**config.to_dict(), "_name_or_path": ""} == model.config.to_dict()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
+    assert type(loaded) is MosaicV2ForCausalLM and loaded.dtype == torch.bfloat16
+    assert torch.equal(loaded(tokens).logits, model(tokens).logits)
+
+
 def test_files_that_travel_import_nothing_but_torch_and_transformers():
     """And each other by `from .module import name` only, which is all that transformers follows."""
     from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
-    path = sys.modules[MosaicForCausalLM.__module__].__file__
-    for file in [path, *get_relative_import_files(path)]:
+    paths = [sys.modules[model.__module__].__file__ for model in (MosaicForCausalLM, MosaicV2ForCausalLM)]
+    for file in {file for path in paths for file in [path, *get_relative_import_files(path)]}:
         # transformers itself needs huggingface_hub, which has the decorator of its configurations.
         allowed = {"torch", "transformers", "huggingface_hub"} | sys.stdlib_module_names
         assert set(get_imports(file)) <= allowed

@@ -1,14 +1,13 @@
 """The kernel in Triton's interpreter, on a CPU; that it compiles; and the kernel itself on a CUDA device."""
 
 import importlib
-import importlib.util
-import sys
 
 import pytest
 import torch
 
 from modeling_mosaic.leaky_average import leaky_average, leaky_average_reference
 from modeling_mosaic.memory_norms import scaled_unit
+from triton_interpreter import interpreting
 
 pytest.importorskip("triton", reason="needs the package triton")
 
@@ -81,26 +80,8 @@ def assert_all_close(ours, theirs, rtol=1e-5):
 
 @pytest.fixture(scope="class")
 def interpreted():
-    """The module with interpreted kernels, on a triton of its own.
-
-    Triton decides at import whether to interpret, also for functions of its own such as `tl.sum`.
-    """
-
-    def is_python_of_triton(name):
-        return name.split(".")[0] == "triton" and not name.startswith("triton._C")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        compiled = {name: sys.modules.pop(name) for name in list(sys.modules) if is_python_of_triton(name)}
-        try:
-            spec = importlib.util.find_spec(MODULE)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            yield module
-        finally:
-            for name in filter(is_python_of_triton, list(sys.modules)):
-                del sys.modules[name]
-            sys.modules.update(compiled)
+    with interpreting(MODULE) as module:
+        yield module
 
 
 class TestInterpreted:

@@ -24,6 +24,11 @@ from modeling_mosaic import (
     MosaicForSequenceClassification,
     MosaicForTokenClassification,
     MosaicModel,
+    MosaicV2Config,
+    MosaicV2ForCausalLM,
+    MosaicV2ForSequenceClassification,
+    MosaicV2ForTokenClassification,
+    MosaicV2Model,
 )
 
 SOURCE = os.environ.get("TRANSFORMERS_SOURCE")
@@ -136,17 +141,17 @@ class MosaicModelTest(ModelTesterMixin, GenerationTesterMixin, TrainingTesterMix
     @pytest.fixture(autouse=True)
     def name_models(self, monkeypatch):
         """The tests read off these tables which labels a model wants."""
-        monkeypatch.setitem(modeling_auto.MODEL_MAPPING_NAMES, "mosaic", "MosaicModel")
-        monkeypatch.setitem(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "mosaic", "MosaicForCausalLM")
-        for task in ("SEQUENCE", "TOKEN"):
-            names = getattr(modeling_auto, f"MODEL_FOR_{task}_CLASSIFICATION_MAPPING_NAMES")
-            monkeypatch.setitem(names, "mosaic", f"MosaicFor{task.title()}Classification")
+        tables = ("", "_FOR_CAUSAL_LM", "_FOR_SEQUENCE_CLASSIFICATION", "_FOR_TOKEN_CLASSIFICATION")
+        for table, model_class in zip(tables, self.all_model_classes, strict=True):
+            names = getattr(modeling_auto, f"MODEL{table}_MAPPING_NAMES")
+            monkeypatch.setitem(names, model_class.config_class.model_type, model_class.__name__)
 
     def setUp(self):
         self.model_tester = MosaicModelTester()
 
     def test_config(self):
-        ConfigTester(self, config_class=MosaicConfig, hidden_size=36).run_common_tests()
+        config_class = self.all_model_classes[0].config_class
+        ConfigTester(self, config_class=config_class, hidden_size=36).run_common_tests()
 
     def _get_conv_state_shape(self, batch_size, config):
         """What the generation tests expect of the cache's states."""
@@ -157,3 +162,44 @@ class MosaicModelTest(ModelTesterMixin, GenerationTesterMixin, TrainingTesterMix
 
     def test_generate_compilation_all_outputs(self):
         self.skipTest("static layers with states report no length, which the test needs for weights")
+
+
+class MosaicV2ModelTester(MosaicModelTester):
+    causal_lm_class = MosaicV2ForCausalLM
+    # Weights of short-term and long-term memories.
+    num_attention_heads = 8
+
+    def get_config(self) -> MosaicV2Config:
+        return MosaicV2Config(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=4,
+            short_memory_size=3,
+            long_memory_delay=2,
+            # One delay in training too, for tests that compare two steps.
+            long_memory_delay_range=(2, 2),
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
+
+
+@pytest.mark.slow
+class MosaicV2ModelTest(MosaicModelTest):
+    all_model_classes = (
+        MosaicV2Model,
+        MosaicV2ForCausalLM,
+        MosaicV2ForSequenceClassification,
+        MosaicV2ForTokenClassification,
+    )
+
+    def setUp(self):
+        self.model_tester = MosaicV2ModelTester()
+
+    def _get_conv_state_shape(self, batch_size, config):
+        """Of the first state, the average and its log scales."""
+        return (batch_size, config.hidden_size + config.num_attention_heads, 1)
+
+    def test_retain_grad_hidden_states_attentions(self):
+        self.skipTest("weights of both memories are put side by side, beside the graph of the logits")

@@ -11,7 +11,7 @@ from mosaic_lab.babistories.options import StoryArguments
 from mosaic_lab.babistories.prompts import as_model_input
 from mosaic_lab.core.devices import find_device
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.training.model import load_with_tokenizer
+from mosaic_lab.training.model import is_mosaic, load_with_tokenizer
 
 
 class ModelWriter:
@@ -87,7 +87,7 @@ class ModelWriter:
 
     def _check_length(self, length: int) -> None:
         positions = getattr(self.model.config, "max_position_embeddings", None)
-        if self.model.config.model_type != "mosaic" and positions is not None and length > positions:
+        if not is_mosaic(self.model.config) and positions is not None and length > positions:
             raise InputError(
                 f"model {self.options.model}: its {positions} positions are fewer than a request and "
                 f"max_new_tokens {self.options.max_new_tokens}, {length} together"

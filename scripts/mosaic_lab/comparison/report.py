@@ -13,7 +13,13 @@ from mosaic_lab.core.tables import table
 from mosaic_lab.core.work import FIGURES, RESULTS, TABLES, gather, load_gathered
 
 REFERENCE = "gpt2"
-NAMES = {"mosaic": "Memory Mosaic", "gpt2": "GPT-2", "llama": "Llama", "bloom": "Bloom"}
+NAMES = {
+    "mosaic": "Memory Mosaic",
+    "mosaic_v2": "Memory Mosaic v2",
+    "gpt2": "GPT-2",
+    "llama": "Llama",
+    "bloom": "Bloom",
+}
 
 Results = list[dict[str, Any]]
 

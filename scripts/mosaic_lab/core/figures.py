@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 # Colours of Okabe and Ito, which colour-blind readers tell apart.
 BLUE, ORANGE, GREEN, PINK, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 GREY = "#808080"
-COLOURS_OF_MODELS = {"mosaic": BLUE, "gpt2": ORANGE, "llama": GREEN, "bloom": PINK}
+COLOURS_OF_MODELS = {"mosaic": BLUE, "mosaic_v2": AMBER, "gpt2": ORANGE, "llama": GREEN, "bloom": PINK}
 
 
 def colour_of(model_type: str) -> str:

@@ -15,6 +15,7 @@ from mosaic_lab.core.files import read_object
 from mosaic_lab.core.shipped import shipped
 from mosaic_lab.evaluation.models import describe_architecture
 from mosaic_lab.evaluation.report import EVALUATION
+from mosaic_lab.training.model import is_mosaic
 from mosaic_lab.training.options import ON_HUB
 from mosaic_lab.training.report import CURVE_DATA, CURVE_PICTURE, RESULTS
 
@@ -48,7 +49,6 @@ def make_model_card(
     measures = validation_results(training)
     if evaluation is not None:
         measures += evaluation_results(Path(evaluation), folder)
-    is_mosaic = model.config.model_type == "mosaic"
     name = repo_id.split("/")[-1]
     metadata = ModelCardData(
         datasets=[recipe["dataset"]] if training["dataset_from"] == ON_HUB else None,
@@ -64,7 +64,7 @@ def make_model_card(
         template_path=str(TEMPLATE),
         name=name,
         repo_id=repo_id,
-        is_mosaic=is_mosaic,
+        is_mosaic=is_mosaic(model.config),
         config=model.config,
         architecture=describe_architecture(model),
         tokenizer_class=type(tokenizer).__name__,

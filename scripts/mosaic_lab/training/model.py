@@ -24,12 +24,18 @@ from mosaic_lab.training.weights import find_nonfinite
 PRESETS = shipped("configuration") / "model"
 # Vocabularies are padded to a multiple of this, which matrix kernels like: GPT-2's 50,257 tokens to 50,304.
 VOCABULARY_MULTIPLE = 64
+MOSAICS = ("mosaic", "mosaic_v2")
 _WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 
 
 def list_presets() -> list[str]:
     """Names of the shipped configs."""
     return sorted(path.stem for path in PRESETS.glob("*.json"))
+
+
+def is_mosaic(config: PreTrainedConfig) -> bool:
+    """Whether it is that of a Memory Mosaic, of any kind: a model without positions, whose code travels."""
+    return config.model_type in MOSAICS
 
 
 def is_trained(name: str) -> bool:
@@ -66,11 +72,11 @@ def build_model(
     else:
         config = read_config(name)
         config.vocab_size = max(config.vocab_size, _padded(len(tokenizer)))
-        if config.model_type == "mosaic":
+        if is_mosaic(config):
             config.max_position_embeddings = block_size
         model = _from_config(name, config, attn_implementation)
     positions = getattr(model.config, "max_position_embeddings", None)
-    if model.config.model_type != "mosaic" and positions is not None and positions < block_size:
+    if not is_mosaic(model.config) and positions is not None and positions < block_size:
         raise InputError(f"model {name}: its {positions} positions are fewer than block_size {block_size}")
     if model.config.vocab_size < len(tokenizer):
         model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=VOCABULARY_MULTIPLE)

@@ -35,14 +35,18 @@ def test_presets_take_gpt2s_vocabulary(path):
     tokenizer, _ = load_gpt2_tokenizer()
     with torch.device("meta"):
         model = build_model(path.stem, tokenizer, 512)
-    assert model.get_input_embeddings().num_embeddings == 50304
+    # The paper's models of the second kind have the larger vocabulary of Llama 3.
+    assert model.get_input_embeddings().num_embeddings == (
+        128256 if model.config.vocab_size > 50304 else 50304
+    )
     assert model.config.bos_token_id == model.config.eos_token_id == 50256
     assert model.generation_config.eos_token_id == model.generation_config.pad_token_id == 50256
     assert not is_trained(path.stem) and not is_trained(str(path))
 
 
-def test_a_larger_vocabulary_stays(small_tokenizer):
-    model = build_model("mosaic-tiny", small_tokenizer, 100)
+@pytest.mark.parametrize("preset", ["mosaic-tiny", "mosaic-v2-tiny"])
+def test_a_larger_vocabulary_stays(small_tokenizer, preset):
+    model = build_model(preset, small_tokenizer, 100)
     assert model.config.vocab_size == 2048
     assert model.config.max_position_embeddings == 100
     assert model.config.eos_token_id == small_tokenizer.eos_token_id
@@ -99,7 +103,7 @@ def test_tokenizer_must_fit_into_the_vocabulary(small_tokenizer, tmp_path):
 
 def test_unknown_models_come_with_the_presets(small_tokenizer):
     with pytest.raises(
-        InputError, match="^model mosaic-99: cannot be loaded: .*; presets are .*, mosaic-tiny$"
+        InputError, match="^model mosaic-99: cannot be loaded: .*; presets are .*, mosaic-v2-tiny$"
     ):
         build_model("mosaic-99", small_tokenizer, 64)
 

@@ -1,0 +1,286 @@
+"""Masks of a Memory Mosaic v2: which slots of its two memories each token may see, and how many.
+
+A token sees a range of slots in each memory, by the number of real tokens of its row: the short-term memory's
+latest ones, and the long-term memory's up to some delay ago. Padding has no number, and a range ends where a
+packed sequence starts. Slots are those of `memory_masks.py`: slot t holds pair t - 1, slot 0 is a dummy.
+
+Shapes: B batch, b batch or 1, T new tokens, S slots; W columns of the window, those of the cache in front of
+the new ones; N blocks of h tokens, h being `short_memory_size`.
+"""
+
+from typing import Any, NamedTuple, TypedDict
+
+import torch
+from torch.nn import functional as F
+from transformers.cache_utils import Cache
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.utils.import_utils import is_torchdynamo_exporting, is_tracing
+
+from .compatibility import renames_cache
+from .configuration_mosaic_v2 import MosaicV2Config
+from .memory_masks import as_keep_mask, count_slots, is_without_effect
+
+# The number of what is no token, or padding. No range reaches it.
+NO_TOKEN = -1
+# The number of a state: the keys of the cached window.
+WINDOW_KEYS = 3
+
+
+class MemoryMasksV2(TypedDict):
+    """The masks of all layers. A `dict`, which `generate()` copies."""
+
+    # Which slots a query sees, in the form that the attention implementation wants: of the short-term
+    # memory's window (`(B * N, 1, h, 2 * h)` if `blocks`), and of the long-term memory. `None` if plain
+    # causal.
+    short: Any
+    long: Any
+    # `(b, 1, time, 1)`: log of how many that are, or of 1.
+    short_log_pairs: torch.Tensor
+    long_log_pairs: torch.Tensor
+    # `(b, time, 1, 1)`: True for queries that find the memory empty.
+    short_empty: torch.Tensor
+    long_empty: torch.Tensor
+    # How many pairs the last query sees, where that memory's mask is `None`.
+    num_short: int | None
+    num_long: int | None
+    # The delay m of the long-term memory, in tokens; a tensor in compiled training.
+    delay: int | torch.Tensor
+    # Whether the window is seen by blocks of queries.
+    blocks: bool
+    # Whether the cache holds a past of the new tokens, and how many columns of the window.
+    continues: bool
+    num_cached: int
+    # How many columns it is to keep: h - 1, and one more for each place of padding between tokens.
+    num_kept: int
+    # `(b, slots)`: the window's column of each slot, or -1, for attention weights; `None` if not eager.
+    columns: torch.Tensor | None
+    # `(batch, time)`: False for padding.
+    keep: torch.Tensor | None
+    # `(b, time)`: True for the first token of each sequence, if there may be something before it.
+    start: torch.Tensor | None
+
+
+@renames_cache
+def create_memory_masks_v2(
+    config: MosaicV2Config,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | MemoryMasksV2 | None,
+    cache: Cache | None = None,
+    *,
+    start_BT: torch.Tensor | None = None,
+    delay: int | torch.Tensor | None = None,
+    **kwargs,
+) -> MemoryMasksV2:
+    """Makes the masks of all layers; `generate()` asks for them ahead of a compiled forward.
+
+    Args:
+        config (`MosaicV2Config`): its attention implementation decides their form.
+        inputs_embeds (`torch.Tensor` of shape `(batch, time, ...)`): the new tokens.
+        attention_mask (`torch.Tensor` of shape `(batch, seen + time)`, *optional*): 0 for padding; masks
+            that are ready pass through.
+        cache (`Cache`, *optional*): memories so far.
+        start_BT (`torch.Tensor` of shape `(batch, time)`, *optional*): True where packed sequences start.
+        delay (`int` or `torch.Tensor`, *optional*): m of the long-term memory; the config's if `None`.
+
+    Raises:
+        ValueError: for a mask of another shape, or padding between tokens with a static cache.
+    """
+    if isinstance(attention_mask, dict):
+        return attention_mask
+    batch, time = inputs_embeds.shape[:2]
+    seen = 0 if cache is None else cache.get_seq_length()
+    # Lengths are tensors then, and reading them would break the graph.
+    is_static = cache is not None and cache.is_compileable
+    keep_BS = as_keep_mask(attention_mask, batch, None if is_static else seen + time)
+    if keep_BS is not None and not is_static and is_without_effect(keep_BS, cache):
+        keep_BS = None
+    num_kept = config.short_memory_size - 1 + count_gaps(keep_BS, cache, time)
+    num_cached = count_cached_columns(cache, num_kept, None if is_static else seen)
+    tokens = number_tokens(config, inputs_embeds, keep_BS, start_BT, cache, seen, num_cached)
+    keep_BT = None if keep_BS is None else keep_BS[:, -time:].clone(memory_format=torch.contiguous_format)
+    delay = config.long_memory_delay if delay is None else delay
+    short, long = see_latest(tokens, config.short_memory_size), see_older(tokens, delay)
+    dtype = torch.promote_types(inputs_embeds.dtype, torch.float32)
+    masks = MemoryMasksV2(
+        short=None,
+        long=None,
+        short_log_pairs=short.log_count(dtype),
+        long_log_pairs=long.log_count(dtype),
+        short_empty=short.is_empty(),
+        long_empty=long.is_empty(),
+        num_short=None,
+        num_long=None,
+        delay=delay,
+        blocks=False,
+        continues=is_static or seen > 0,
+        num_cached=num_cached,
+        num_kept=num_kept,
+        columns=find_columns(tokens) if config._attn_implementation == "eager" else None,
+        keep=keep_BT,
+        # A static cache that was reset holds averages of zeros, not of nothing.
+        start=tokens.query_bT == 0 if is_static else start_BT,
+    )
+    is_plain = (
+        keep_BS is None and start_BT is None and not is_static and has_causal_kernel(config, seen, time)
+    )
+    if is_plain and (time <= config.short_memory_size):
+        masks["num_short"] = min(seen + time - 1, config.short_memory_size)
+    elif has_blocks(config, keep_BT, seen, time):
+        masks["blocks"] = True
+        masks["short"] = make_block_mask(short, config.short_memory_size, batch)
+    else:
+        masks["short"] = make_mask(config, inputs_embeds, short)
+    if is_plain and isinstance(delay, int):
+        masks["num_long"] = max(seen + time - delay, 0)
+    elif config.use_long_memory:
+        masks["long"] = make_mask(config, inputs_embeds, long)
+    return masks
+
+
+class TokenNumbers(NamedTuple):
+    """Numbers of tokens within their row, from 0 on, without padding."""
+
+    # Of the new tokens, and of the first token of the sequence that each of them belongs to.
+    query_bT: torch.Tensor
+    first_bT: torch.Tensor
+    # Of the slots of the long-term memory, and of the columns of the short-term memory's window.
+    slot_bS: torch.Tensor
+    window_bW: torch.Tensor
+
+
+def number_tokens(config, inputs_embeds, keep_BS, start_BT, cache, seen, num_cached) -> TokenNumbers:
+    """The numbers of tokens, given padding, or where packed sequences start."""
+    time, device = inputs_embeds.shape[1], inputs_embeds.device
+    step_1T = torch.arange(time, device=device)[None]
+    if start_BT is not None:
+        return TokenNumbers(step_1T, torch.where(start_BT, step_1T, 0).cummax(-1).values, step_1T, step_1T)
+    num_slots = count_slots(config, cache, time)
+    if keep_BS is None:
+        query_1T, slot_1S = step_1T + seen, torch.arange(num_slots, device=device)[None]
+        window_1W = torch.arange(-num_cached, time, device=device)[None] + seen
+        return TokenNumbers(query_1T, torch.zeros_like(query_1T), slot_1S, window_1W)
+    slot_BS = (keep_BS.cumsum(-1) - 1).masked_fill(~keep_BS, NO_TOKEN)
+    query_BT = window_BW = slot_BS[:, -time:]
+    if num_cached:
+        missing = max(num_cached + time - slot_BS.shape[-1], 0)
+        window_BW = F.pad(slot_BS, (missing, 0), value=NO_TOKEN)[:, -(num_cached + time) :]
+    if cache is not None and cache.is_compileable:
+        slot_BS = F.pad(slot_BS, (0, num_slots - slot_BS.shape[-1]), value=NO_TOKEN)
+    return TokenNumbers(query_BT, torch.zeros_like(query_BT), slot_BS, window_BW)
+
+
+class SlotRanges(NamedTuple):
+    """The slots that each query sees: those with `after < number <= until`."""
+
+    after_bT: torch.Tensor
+    until_bT: torch.Tensor
+    slot_bS: torch.Tensor
+
+    def is_empty(self) -> torch.Tensor:
+        """Whether there are none, `(b, time, 1, 1)`."""
+        return (self.until_bT <= self.after_bT)[:, :, None, None]
+
+    def log_count(self, dtype: torch.dtype) -> torch.Tensor:
+        """Log of how many slots that are, `(b, 1, time, 1)`; 0 if none."""
+        return (self.until_bT - self.after_bT).clamp(min=1).to(dtype).log()[:, None, :, None]
+
+    def sees(self, batch_idx, head_idx, query_idx, slot_idx):
+        """Whether a query sees a slot: a function as transformers makes masks from."""
+        number = self.slot_bS[batch_idx, slot_idx]
+        after, until = self.after_bT[batch_idx, query_idx], self.until_bT[batch_idx, query_idx]
+        return (after < number) & (number <= until)
+
+
+def make_ranges(after_bT, until_bT, slot_bS) -> SlotRanges:
+    return SlotRanges(after_bT, until_bT.expand_as(after_bT), slot_bS.expand(after_bT.shape[0], -1))
+
+
+def see_latest(tokens: TokenNumbers, num_pairs: int) -> SlotRanges:
+    """The short-term memory: the latest pairs of the sequence."""
+    after_bT = torch.maximum(tokens.first_bT, tokens.query_bT - num_pairs)
+    return make_ranges(after_bT, tokens.query_bT, tokens.window_bW)
+
+
+def see_older(tokens: TokenNumbers, delay: int | torch.Tensor) -> SlotRanges:
+    """The long-term memory: pairs up to `delay` tokens ago. The latest pair is 1 token old."""
+    return make_ranges(tokens.first_bT, tokens.query_bT - (delay - 1), tokens.slot_bS)
+
+
+def count_gaps(keep_BS: torch.Tensor | None, cache: Cache | None, time: int) -> int:
+    """How many places of padding a row has behind its first token, at most."""
+    if keep_BS is None or cache is None or (cache.is_compileable and time == 1) or is_tracing(keep_BS):
+        return 0
+    num_gaps = int(((keep_BS.cumsum(-1) > 0) & ~keep_BS).sum(-1).max())
+    if num_gaps and cache.is_compileable:
+        raise ValueError("a static cache takes padding on the left only, not behind the first token of a row")
+    return num_gaps
+
+
+def count_cached_columns(cache: Cache | None, num_kept: int, seen: int | None) -> int:
+    """How many columns of the window are in the cache; `seen` is `None` where it cannot be known."""
+    state_BCW = None if cache is None else getattr(cache.layers[0], "conv_states", {}).get(WINDOW_KEYS)
+    if state_BCW is None:
+        return 0
+    return min(state_BCW.shape[-1], num_kept, state_BCW.shape[-1] if seen is None else seen)
+
+
+def find_columns(tokens: TokenNumbers) -> torch.Tensor:
+    """The window's column of each slot of the long-term memory, or -1, `(b, slots)`."""
+    same_bSW = tokens.slot_bS[..., None] == tokens.window_bW[:, None]
+    same_bSW = same_bSW & (tokens.slot_bS > NO_TOKEN)[..., None]
+    return torch.where(same_bSW.any(-1), same_bSW.int().argmax(-1), -1)
+
+
+def has_causal_kernel(config: MosaicV2Config, seen, time: int) -> bool:
+    """Whether sdpa's own causal mask serves, which aligns the first query with the first key."""
+    if is_torchdynamo_exporting() or config._attn_implementation != "sdpa":
+        return False
+    return seen == 0 or time == 1
+
+
+def has_blocks(config: MosaicV2Config, keep_BT: torch.Tensor | None, seen, time: int) -> bool:
+    """Whether each block of queries sees only its own columns of the window and those of the block before."""
+    if (
+        config._attn_implementation != "sdpa"
+        or is_torchdynamo_exporting()
+        or time <= config.short_memory_size
+    ):
+        return False
+    if keep_BT is None:
+        return True
+    # Columns must be as far from each other as their tokens are.
+    if keep_BT.is_meta or is_tracing(keep_BT):
+        return False
+    is_left_padded = bool((keep_BT[:, 1:] >= keep_BT[:, :-1]).all())
+    return bool(keep_BT.all()) or (is_left_padded and isinstance(seen, int) and seen == 0)
+
+
+def make_mask(config: MosaicV2Config, inputs_embeds: torch.Tensor, ranges: SlotRanges):
+    """The mask of all queries and slots, in the form that the attention implementation wants."""
+    after_bT = ranges.after_bT
+    return ALL_MASK_ATTENTION_FUNCTIONS[config._attn_implementation](
+        batch_size=after_bT.shape[0],
+        q_length=after_bT.shape[-1],
+        kv_length=ranges.slot_bS.shape[-1],
+        mask_function=ranges.sees,
+        attention_mask=None,
+        allow_is_causal_skip=False,
+        dtype=inputs_embeds.dtype,
+        device=inputs_embeds.device,
+        config=config,
+    )
+
+
+def make_block_mask(ranges: SlotRanges, size: int, batch: int) -> torch.Tensor:
+    """The mask of blocks of h queries, each of which sees 2 h columns, `(B * N, 1, h, 2 * h)`."""
+    time = ranges.after_bT.shape[-1]
+    fill = -time % size
+    num_cached = ranges.slot_bS.shape[-1] - time
+    slot_bNh = F.pad(ranges.slot_bS, (size - num_cached, fill), value=NO_TOKEN).unflatten(-1, (-1, size))
+    slot_bN1S = torch.cat([slot_bNh[:, :-1], slot_bNh[:, 1:]], -1)[:, :, None]
+    after_bNh1, until_bNh1 = (
+        F.pad(bound_bT, (0, fill), value=NO_TOKEN).unflatten(-1, (-1, size))[..., None]
+        for bound_bT in (ranges.after_bT, ranges.until_bT)
+    )
+    mask_bNhS = (after_bNh1 < slot_bN1S) & (slot_bN1S <= until_bNh1)
+    return mask_bNhS.expand(batch, -1, -1, -1).flatten(0, 1)[:, None]

@@ -1,0 +1,357 @@
+"""Memory Mosaics v2 against the equations written slowly, and what must hold whatever the weights."""
+
+import copy
+import math
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch.nn.attention.flex_attention import flex_attention
+from transformers import DataCollatorWithFlattening, DynamicCache, Trainer, TrainingArguments
+
+from modeling_mosaic import (
+    MosaicV2ForCausalLM,
+    MosaicV2ForSequenceClassification,
+    MosaicV2ForTokenClassification,
+)
+from modeling_mosaic.compatibility import CACHE_NAME
+from modeling_mosaic.plain_mosaic_v2 import PlainMosaicV2
+from row_checks import assert_same_gradients, enable_checkpointing, gradients, loss_of, padded
+
+SHAPES = [
+    dict(),
+    dict(num_attention_heads=1, num_hidden_layers=1, short_memory_size=100, long_memory_delay=64),
+    dict(short_memory_size=2, long_memory_delay=1, long_memory_delay_range=(1, 3)),
+    dict(short_memory_size=16, long_memory_delay=17, long_memory_delay_range=(17, 17)),
+    dict(use_long_memory=False, short_memory_size=5),
+    dict(tie_word_embeddings=True, logit_scale=0.5, rms_norm_eps=1e-2, hidden_size=24, num_attention_heads=3),
+]
+
+
+@pytest.mark.parametrize("fields", SHAPES)
+@pytest.mark.parametrize("length", [1, 2, 8, 67])
+def test_logits_and_gradients_are_those_of_the_equations(make_v2, random_tokens, fields, length):
+    model = make_v2(**fields).double()
+    tokens = random_tokens(2, length)
+    plain = PlainMosaicV2(model).logits(tokens)
+    expected = gradients(model, loss_of(plain))
+    for implementation in ("eager", "sdpa"):
+        model.set_attn_implementation(implementation)
+        for use_cache in (False, True):
+            exact = model(tokens, use_cache=use_cache).logits
+            torch.testing.assert_close(exact, plain, rtol=0, atol=1e-11)
+            assert_same_gradients(gradients(model, loss_of(exact)), expected)
+    single = make_v2(**fields)(tokens).logits
+    assert (single - plain).abs().max() <= 1e-4 * plain.abs().max()
+
+
+def test_each_training_step_draws_its_delay(make_v2, random_tokens):
+    """One for all layers, also where layers run again for their gradients; all of the range, in time."""
+    model, tokens = make_v2().double().train(), random_tokens(2, 20)
+    plain = PlainMosaicV2(model)
+    by_delay = {delay: plain.logits(tokens, delay) for delay in range(2, 9)}
+    drawn = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            enable_checkpointing(model)
+        for _ in range(30):
+            logits = model(tokens, use_cache=False).logits
+            drawn += [m for m, expected in by_delay.items() if torch.allclose(logits, expected, atol=1e-11)]
+        assert len(drawn) == (60 if checkpointed else 30) and set(drawn) == set(by_delay)
+        assert_same_gradients(
+            gradients(model, loss_of(logits)), gradients(model, loss_of(by_delay[drawn[-1]]))
+        )
+    assert torch.equal(model.eval()(tokens).logits, model(tokens).logits)
+
+
+@pytest.mark.parametrize("side", ["left", "right", "between"])
+@pytest.mark.parametrize("use_cache", [False, True])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_padded_rows_equal_rows_alone(make_v2, random_tokens, side, use_cache, implementation):
+    model = make_v2(implementation=implementation).double()
+    rows = [random_tokens(n, seed=n) for n in (30, 1, 2, 11, 0)]
+    tokens, mask = padded(rows, 33, side, torch.Generator().manual_seed(1))
+    logits = model(tokens, attention_mask=mask, use_cache=use_cache).logits
+    assert logits.isfinite().all()
+    together = gradients(model, loss_of(torch.cat([logits[i, mask[i] == 1] for i in range(len(rows))])))
+    alone = torch.cat([model(row[None]).logits[0] for row in rows if len(row)])
+    for index, row in enumerate(rows[:-1]):
+        found = logits[index, mask[index] == 1]
+        torch.testing.assert_close(found, model(row[None]).logits[0], rtol=0, atol=1e-11)
+    assert_same_gradients(together, gradients(model, loss_of(alone)))
+
+
+@pytest.mark.parametrize("side", ["left", "right", "between"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_padding_in_every_chunk_of_a_cached_sequence(make_v2, random_tokens, side, implementation):
+    """Each chunk of a batch brings its own padding, as turns of a conversation do."""
+    model = make_v2(implementation=implementation).double()
+    generator = torch.Generator().manual_seed(2)
+    sequences = random_tokens(3, 60)
+    taken, cache, all_masks, logits = [0, 0, 0], None, torch.zeros(3, 0, dtype=torch.long), [[], [], []]
+    for lengths in [(5, 0, 7), (1, 1, 0), (0, 9, 3), (12, 2, 12), (1, 1, 1), (20, 0, 3)]:
+        rows = [sequences[i, taken[i] : taken[i] + n] for i, n in enumerate(lengths)]
+        tokens, mask = padded(rows, max(lengths), side, generator)
+        all_masks = torch.cat([all_masks, mask], 1)
+        outputs = model(tokens, attention_mask=all_masks, cache=cache)
+        cache = outputs[CACHE_NAME]
+        for i, n in enumerate(lengths):
+            logits[i].append(outputs.logits[i, mask[i] == 1])
+            taken[i] += n
+    for i, sequence in enumerate(sequences):
+        expected = model(sequence[None, : taken[i]]).logits[0]
+        torch.testing.assert_close(torch.cat(logits[i]), expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("form", ["position_ids", "seq_idx", "cu_seq_lens_q"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_packed_rows_equal_rows_alone(make_v2, random_tokens, form, implementation):
+    model = make_v2(implementation=implementation).double()
+    for lengths in [(20, 1, 2, 40, 1), (1, 1, 1), (70, 70)]:
+        rows = [random_tokens(n, seed=i) for i, n in enumerate(lengths)]
+        collator = DataCollatorWithFlattening(
+            return_seq_idx=True, return_flash_attn_kwargs=True, return_tensors="pt"
+        )
+        batch = collator([{"input_ids": row.tolist()} for row in rows])
+        packed = model(input_ids=batch["input_ids"], **{form: batch[form]}).logits
+        alone = torch.cat([model(row[None]).logits for row in rows], 1)
+        torch.testing.assert_close(packed, alone, rtol=0, atol=1e-11)
+        assert_same_gradients(gradients(model, loss_of(packed)), gradients(model, loss_of(alone)))
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_causality(make_v2, random_tokens, implementation):
+    """Changing token t changes no logit before t, and changes the one at t, for every t; chunks included."""
+    model, tokens = make_v2(implementation=implementation), random_tokens(1, 24)
+
+    def logits_of(tokens):
+        cache = DynamicCache(config=model.config)
+        parts = (tokens[:, :10], tokens[:, 10:11], tokens[:, 11:])
+        return torch.cat([model(part, cache=cache).logits for part in parts], 1)
+
+    with torch.no_grad():
+        logits = logits_of(tokens)
+        for t in range(24):
+            changed = tokens.clone()
+            changed[0, t] = (changed[0, t] + 1) % 61
+            difference = (logits_of(changed) - logits).abs().amax(-1)[0]
+            assert (difference[:t] == 0).all() and difference[t] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_never_nan(make_v2, dtype, implementation):
+    """Gains and leaks of standard deviation 30, empty memories, rows of padding, embeddings of zeros."""
+    model = make_v2(implementation=implementation).to(dtype)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "gain_proj" in name or "leak_proj" in name:
+                parameter.copy_(30 * torch.randn(parameter.shape) / math.sqrt(32))
+    tokens = torch.randint(0, 61, (4, 70), generator=torch.Generator().manual_seed(0))
+    masks = torch.ones(4, 70, dtype=torch.long)
+    masks[0] = 0
+    masks[1, 1:] = 0
+    masks[2, :-1] = 0
+    for inputs in (dict(input_ids=tokens), dict(inputs_embeds=torch.zeros(4, 70, 32, dtype=dtype))):
+        for mask in (masks, None):
+            logits = model(**inputs, attention_mask=mask).logits
+            assert logits.isfinite().all()
+            if dtype == torch.float16 and "inputs_embeds" in inputs:
+                # The norm of nothing, twice a layer, has a gradient beyond the range of this type.
+                continue
+            found = gradients(model, logits.float().sum())
+            assert all(gradient.isfinite().all() for gradient in found.values())
+    if dtype == torch.float32:
+        exact = PlainMosaicV2(model.double()).logits(tokens)
+        torch.testing.assert_close(model(tokens).logits, exact, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("fields", [dict(), dict(use_long_memory=False)])
+def test_memory_is_linear_in_the_context(make_v2, random_tokens, fields):
+    """What training keeps for the backward pass; nothing of time x time is made."""
+    model = make_v2(num_hidden_layers=1, **fields).train()
+
+    def sizes_of(time):
+        tokens, sizes = random_tokens(1, time), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            model(tokens, attention_mask=torch.ones_like(tokens), labels=tokens, use_cache=False)
+        return sizes
+
+    short, long = sizes_of(512), sizes_of(2048)
+    assert sum(long) <= 4.1 * sum(short) and max(long) < 2048**2 / 4
+
+
+@pytest.mark.slow
+@torch._dynamo.config.patch(automatic_dynamic_shapes=False)
+def test_flex_attention(make_v2, random_tokens, compiling):
+    model = make_v2(num_hidden_layers=1)
+    tokens, mask = padded(
+        [random_tokens(n) for n in (20, 3, 1)], 20, "left", torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        expected = model(tokens, attention_mask=mask).logits
+        model.set_attn_implementation("flex_attention")
+        with compiling(flex_attention):
+            ours = model(tokens, attention_mask=mask).logits
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
+
+
+def test_attentions(make_v2, random_tokens):
+    """Rows of short-term memories, then of long-term ones, weigh the pairs that each may see; of sum 1."""
+    model, tokens = make_v2(implementation="eager").double(), random_tokens(2, 20)
+    outputs = model(tokens, output_attentions=True, output_hidden_states=True)
+    assert len(outputs.attentions) == 2 and len(outputs.hidden_states) == 3
+    age = torch.arange(20)[:, None] - torch.arange(20)
+    seen = torch.stack([(age >= 1) & (age <= 7), age >= 3]).repeat_interleave(4, 0)
+    for weights in outputs.attentions:
+        assert weights.shape == (2, 8, 20, 20)
+        assert ((weights > 0) == seen).all()
+        torch.testing.assert_close(weights.sum(-1), seen.any(-1).double().expand(2, -1, -1))
+    cache, start = DynamicCache(config=model.config), 0
+    for stop in (12, 13, 20):
+        part = model(tokens[:, start:stop], cache=cache, output_attentions=True)
+        for cached, weights in zip(part.attentions, outputs.attentions, strict=True):
+            torch.testing.assert_close(cached, weights[:, :, start:stop, :stop])
+        start = stop
+
+
+@pytest.mark.parametrize(
+    "backend, lengths",
+    [("eager", [20] * 4), pytest.param("aot_eager", [20, 20, 30, 30, 40, 40], marks=pytest.mark.slow)],
+)
+def test_compiled_training_draws_a_delay_each_time(make_v2, random_tokens, backend, lengths):
+    """In one graph, with the gradients of that draw."""
+    model = make_v2(num_hidden_layers=1).double().train()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    drawn = set()
+    for length in lengths:
+        tokens = random_tokens(2, length)
+        logits = compiled(tokens, use_cache=False).logits
+        by_delay = {m: PlainMosaicV2(model).logits(tokens, m) for m in range(2, 9)}
+        (delay,) = (m for m, expected in by_delay.items() if torch.allclose(logits, expected, atol=1e-11))
+        drawn.add(delay)
+        assert_same_gradients(gradients(model, loss_of(logits)), gradients(model, loss_of(by_delay[delay])))
+    assert len(drawn) > 1
+
+
+def test_the_long_memory_can_be_left_out_after_training(make_v2, random_tokens, tmp_path, caplog):
+    """Its half of the output projection goes, and all else stays."""
+    model, tokens = make_v2(), random_tokens(2, 20)
+    model.save_pretrained(tmp_path)
+    with caplog.at_level("WARNING"):
+        without = MosaicV2ForCausalLM.from_pretrained(tmp_path, use_long_memory=False)
+    assert "long_memory" not in caplog.text and not [n for n, _ in without.named_parameters() if "long" in n]
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.contextual_memory.long_memory.o_proj.weight.zero_()
+    torch.testing.assert_close(without(tokens).logits, model(tokens).logits)
+    without.save_pretrained(tmp_path / "without")
+    again = MosaicV2ForCausalLM.from_pretrained(tmp_path / "without")
+    torch.testing.assert_close(again(tokens).logits, without(tokens).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_classification_heads(make_v2, random_tokens, side):
+    rows = [random_tokens(n) for n in (12, 5, 1)]
+    tokens, mask = padded(rows, 12, side, torch.Generator().manual_seed(0))
+    tokens = tokens.masked_fill(mask == 0, 0)
+    model = make_v2(model_class=MosaicV2ForSequenceClassification, num_labels=3).double()
+    logits = model(tokens, attention_mask=mask, labels=torch.tensor([0, 1, 2])).logits
+    alone = torch.cat([model(row[None]).logits for row in rows])
+    torch.testing.assert_close(logits, alone, rtol=0, atol=1e-11)
+    model = make_v2(model_class=MosaicV2ForTokenClassification, num_labels=5).double()
+    outputs = model(tokens, attention_mask=mask, labels=tokens % 5)
+    assert outputs.loss.isfinite()
+    alone = torch.cat([model(row[None]).logits[0] for row in rows])
+    torch.testing.assert_close(outputs.logits[mask == 1], alone, rtol=0, atol=1e-11)
+
+
+def test_labels_and_dropout(make_v2, random_tokens):
+    model, tokens = make_v2(), random_tokens(2, 15)
+    logits = model(tokens).logits
+    terms = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    torch.testing.assert_close(model(tokens, labels=tokens).loss, terms)
+    torch.testing.assert_close(model(tokens, logits_to_keep=3).logits, logits[:, -3:])
+    for field in ("attention_dropout", "hidden_dropout"):
+        model = make_v2(long_memory_delay_range=(3, 3), **{field: 0.5})
+        torch.testing.assert_close(model(tokens).logits, logits)
+        assert not torch.allclose(model.train()(tokens).logits, logits)
+
+
+def test_gradients_of_each_row_by_vmap(make_v2, random_tokens):
+    model, tokens = make_v2().double(), random_tokens(3, 40)
+
+    def loss_of_row(parameters, row):
+        inputs = dict(input_ids=row[None], use_cache=False)
+        return torch.func.functional_call(model, parameters, kwargs=inputs).logits.sin().sum()
+
+    parameters = dict(model.named_parameters())
+    together = torch.func.vmap(torch.func.grad(loss_of_row), (None, 0))(parameters, tokens)
+    for index, row in enumerate(tokens):
+        alone = gradients(model, loss_of_row(parameters, row))
+        assert_same_gradients({name: gradient[index] for name, gradient in together.items()}, alone)
+
+
+def test_meta_device_and_a_copy(make_v2, make_v2_config, random_tokens):
+    """Every parameter gets its value in `_init_weights`, and there is no buffer to forget."""
+    with torch.device("meta"):
+        model = MosaicV2ForCausalLM(make_v2_config())
+    tokens = random_tokens(2, 20).to("meta")
+    assert model(tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits.shape == (2, 20, 61)
+    assert not list(model.buffers())
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(math.nan)
+    for module in model.modules():
+        module._is_hf_initialized = False
+    model.init_weights()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    model, tokens = make_v2(), random_tokens(2, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(copy.deepcopy(model)(tokens).logits, model(tokens).logits)
+
+
+def test_the_trainer_decays_matrices_only_and_learns(make_v2, random_tokens, tmp_path):
+    model, tokens = make_v2(), random_tokens(8, 24)
+    rows = [dict(input_ids=row, labels=row) for row in tokens]
+    options = dict(report_to="none", use_cpu=True, max_steps=20, learning_rate=1e-2, disable_tqdm=True)
+    trainer = Trainer(model, TrainingArguments(tmp_path, **options), train_dataset=rows)
+    decayed = set(trainer.get_decay_parameter_names(model))
+    assert decayed == {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    loss = model.eval()(tokens, labels=tokens).loss
+    trainer.train()
+    assert model.eval()(tokens, labels=tokens).loss < 0.7 * loss
+    assert not [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
+
+
+def test_wrong_inputs_are_named(make_v2, make_v2_config, random_tokens):
+    model, tokens = make_v2(), random_tokens(2, 5)
+    with pytest.raises(ValueError, match=r"input_ids must lie in \[0, 61\), not 61"):
+        model(torch.tensor([[3, 61]]))
+    with pytest.raises(ValueError, match=r"attention_mask must have shape .*\(2, 5\), not \(2, 4\)"):
+        model(tokens, attention_mask=torch.ones(2, 4))
+    with pytest.raises(ValueError, match="attention_mask .* keys short, long.*, not full_attention"):
+        model(tokens, attention_mask={"full_attention": None})
+    other = make_v2(use_long_memory=False)
+    for cache in (DynamicCache(), DynamicCache(config=other.config)):
+        with pytest.raises(ValueError, match="cache .* must hold .*DynamicCache\\(config=model.config\\)"):
+            model(tokens, cache=cache)
+    with pytest.raises(ValueError, match=r"cache .*\(2, 4, 8\), but .* inputs have \(1, 4, 8\)"):
+        model(tokens[:1], cache=model(tokens)[CACHE_NAME])
+    for fields, message in (
+        (dict(long_memory_delay_range=[3]), "long_memory_delay_range must be two numbers"),
+        (dict(long_memory_delay_range=[5, 3]), "long_memory_delay_range must be two numbers"),
+        (dict(long_memory_delay=9), r"long_memory_delay \(9\) must be at most short_memory_size \+ 1 \(8\)"),
+        (dict(long_memory_delay_range=(3, 9)), r"long_memory_delay_range \(9\) must be at most"),
+        (dict(short_memory_size=1), "short_memory_size"),
+        (dict(intermediate_size=0), "intermediate_size must be at least 1, not 0"),
+        (dict(initializer_factor=0.0), "initializer_factor must be finite and above 0, not 0.0"),
+        (dict(hidden_size=30), r"hidden_size \(30\) must be a multiple of num_attention_heads \(4\)"),
+        (dict(rms_norm_eps=0), "rms_norm_eps must be above 0"),
+        (dict(short_memory_sise=3), "no field 'short_memory_sise' .* did you mean short_memory_size"),
+    ):
+        with pytest.raises((ValueError, StrictDataclassError), match=message):
+            make_v2_config(**fields)
