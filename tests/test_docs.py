@@ -204,7 +204,7 @@ def test_numbers_of_the_comparison(heading, name):
         kind = runs[0]["model_type"]
         parameters, seeds, mean, difference = row(LANGUAGE, heading, str(depth), name_of(kind))
         check([parameters, mean], [runs[0]["num_parameters"], means[depth, model]], model)
-        assert rows(LANGUAGE, heading)[0][3] == "seeds " + ", ".join(str(run["seed"]) for run in runs)
+        assert row(LANGUAGE, heading, "layers")[2] == "seeds " + ", ".join(str(run["seed"]) for run in runs)
         check(seeds.split(", "), list(losses_of(runs, "validation")), model)
         if kind != "gpt2":
             check([difference], [means[depth, model] - means[depth, f"gpt2-{depth}"]], model)
