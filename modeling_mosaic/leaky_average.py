@@ -235,11 +235,11 @@ class _LeakyAverage(torch.autograd.Function):
         with maybe_autocast(key_BHTD.device.type, enabled=False):
             series = _arrange(key_BHTD, is_uniform=fades is None)
             for to_end, between in zip(carries[::2], carries[1::2], strict=True):
-                series = series.view(len(to_end), to_end.shape[-1], -1)
+                series = series.view(to_end.shape[0], to_end.shape[-1], -1)
                 ends = torch.bmm(to_end, series)
-                before = torch.bmm(between, ends.view(len(between), between.shape[-1], -1))
-                series[:, 0].add_(before.view(len(to_end), -1))
-            average = torch.bmm(within, series.view(len(within), within.shape[-1], -1))
+                before = torch.bmm(between, ends.view(between.shape[0], between.shape[-1], -1))
+                series[:, 0].add_(before.view(to_end.shape[0], -1))
+            average = torch.bmm(within, series.view(within.shape[0], within.shape[-1], -1))
             return _restore(average, key_BHTD.shape, is_uniform=fades is None)
 
     @staticmethod
@@ -252,12 +252,12 @@ class _LeakyAverage(torch.autograd.Function):
         average_BHTD, leak_H, fades, within, *carries = ctx.saved_tensors
         with maybe_autocast(grad_BHTD.device.type, enabled=False):
             series = _arrange(grad_BHTD, is_uniform=fades is None)
-            series = torch.bmm(within.mT, series.view(len(within), within.shape[-1], -1))
+            series = torch.bmm(within.mT, series.view(within.shape[0], within.shape[-1], -1))
             for to_end, between in zip(carries[-2::-2], carries[::-2], strict=True):
-                series = series.view(len(to_end), to_end.shape[-1], -1)
-                before = series[:, 0].reshape(len(between), between.shape[-1], -1)
+                series = series.view(to_end.shape[0], to_end.shape[-1], -1)
+                before = series[:, 0].reshape(between.shape[0], between.shape[-1], -1)
                 ends = torch.bmm(between.mT, before)
-                series = torch.baddbmm(series, to_end.mT, ends.view(len(to_end), 1, -1))
+                series = torch.baddbmm(series, to_end.mT, ends.view(to_end.shape[0], 1, -1))
             grad_key_BHTD = _restore(series, grad_BHTD.shape, is_uniform=fades is None)
         # Shifted, not cut: inductor (torch 2.13) takes strides of T - 1 steps for constants.
         product_BHTD = grad_key_BHTD * F.pad(average_BHTD, (0, 0, 1, -1))
