@@ -50,8 +50,8 @@ def test_serve(trained):
         connection.request("GET", "/api/status")
         assert connection.getresponse().status == 200
     finally:
-        process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+        process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize(
