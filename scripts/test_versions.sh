@@ -17,5 +17,7 @@ for version in "${versions[@]}"; do
     [ -d "$environment" ] || "${PYTHON:-python3}" -m venv "$environment"
     "$environment/bin/pip" install --quiet --disable-pip-version-check --upgrade "${TORCH:-torch==2.13.0}" "$release" '.[test]'
     "$environment/bin/python" -c 'import torch, transformers as t; print("transformers", t.__version__, "torch", torch.__version__)'
-    "$environment/bin/python" -m pytest --quiet tests/modeling_mosaic/test_{modeling,generation,bounded_cache,configuration,hub_form,trainer,warnings}.py
+    "$environment/bin/python" -m pytest --quiet tests/modeling_mosaic/memories \
+        tests/modeling_mosaic/test_{modeling,generation,configuration,hub_form,trainer,warnings}.py \
+        tests/modeling_mosaic/test_{modeling,generation}_v2.py
 done
