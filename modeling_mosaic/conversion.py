@@ -9,13 +9,13 @@ import logging
 import math
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from .complete_files import replacing
 from .configuration_mosaic import MosaicConfig
 from .modeling_mosaic import MosaicForCausalLM
 from .original_checkpoint import OriginalLayout, read_original_checkpoint, recognise_layout, strip_prefixes
@@ -388,17 +388,8 @@ def save_converted(model: MosaicForCausalLM, folder: str | os.PathLike) -> None:
         ValueError: if `folder` is not new or empty, or cannot be written.
     """
     check_output_folder(folder)
-    folder = Path(folder).resolve()
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise ValueError(f"the output folder {folder} cannot be written: {error.strerror}") from error
-    try:
+    with replacing(Path(folder).resolve()) as partial:
         model.save_pretrained(partial)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 __all__ = [

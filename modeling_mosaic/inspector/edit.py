@@ -24,6 +24,8 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from ..memory_state import slots_in_front
+
 # Its name among the attention implementations.
 EDITED = "mosaic_edited"
 
@@ -174,7 +176,8 @@ class MemoryEdit:
 
         Raises:
             ValueError: for another model, layers or units that it does not have, keys and values of another
-                size, or an edit within an edit. A forward pass raises one for a pair that its text has not.
+                size, or an edit within an edit. A forward pass raises one for a pair that its text has not,
+                and for a cache that holds other pairs than those of the text.
         """
         layers = memory_layers(model)
         edits = self._by_layer(model.config)
@@ -217,6 +220,11 @@ def _prepare(number: int, edit: _LayerEdit):
 
     def hook(module, args, kwargs):
         cache, time = kwargs.get("cache"), args[0].shape[1]
+        if hasattr(cache, "answer") or slots_in_front(cache):
+            raise ValueError(
+                f"pairs cannot be edited in a {type(cache).__name__}, which holds other pairs than those of "
+                "the text; a MosaicMemory can forget them"
+            )
         is_first = cache is None or int(cache.get_seq_length(module.layer_idx)) == 0
         if is_first and last > time - 2:
             stored = f"pairs 0 to {time - 2}" if time > 1 else "no pairs"

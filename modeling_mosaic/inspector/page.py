@@ -8,12 +8,11 @@ else. Texts of the record enter the file in base64 only, so that none can be tak
 import hashlib
 import html
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from ..complete_files import replacing
 from .catalogue import LEADING, MEASURES
 from .packs import as_base64, pack_record
 
@@ -35,16 +34,12 @@ def write_page(record, path, *, units: str | Iterable = "auto", compare=None) ->
         compare (`MemoryRecord`, *optional*): a second record, shown beside the first on the same scales.
 
     Raises:
-        ValueError: if a unit does not exist.
+        ValueError: if a unit does not exist, or the file cannot be written.
     """
-    path = Path(path)
     text = page_html(record, units=units, compare=compare)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
-    return path
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return Path(path)
 
 
 def page_html(record, *, units: str | Iterable = "auto", compare=None, serve: bool = False) -> str:

@@ -7,10 +7,8 @@ record's tensors are listed in docs/inspector.md.
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..complete_files import replacing
 from ..model_fingerprint import fingerprint
 from .catalogue import MEASURES
 from .edit import memory_layers
@@ -218,12 +217,8 @@ class MemoryRecord:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the record as one safetensors file, which appears once it is complete."""
-        path = Path(path)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-            partial = Path(folder) / path.name
+        with replacing(path) as partial:
             save_file(dict(self.tensors), partial, self.metadata)
-            partial.chmod(0o644)
-            os.replace(partial, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "MemoryRecord":

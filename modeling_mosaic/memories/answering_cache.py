@@ -6,6 +6,7 @@ cache are its own business: the model makes no masks of slots for it.
 Shapes: B batch, H heads, T new tokens, D head size.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache, LinearAttentionAndFullAttentionLayer
 
 if TYPE_CHECKING:
+    from ..configuration_mosaic import MosaicConfig
     from ..memory_masks import MemoryMasks
 
 
@@ -78,7 +80,22 @@ class AnsweringLayer(LinearAttentionAndFullAttentionLayer):
 
 
 class AnsweringCache(Cache):
-    """A cache that answers in the model's place; its layers are [`AnsweringLayer`]."""
+    """A cache that answers in the model's place.
+
+    Args:
+        config (`MosaicConfig`): the model's config.
+        make_layer (`Callable`): makes an [`AnsweringLayer`] for each of its layers.
+
+    Raises:
+        ValueError: for the config of another model, which would never ask it.
+    """
+
+    def __init__(self, config: "MosaicConfig", make_layer: Callable[[], AnsweringLayer]):
+        if config.model_type != "mosaic":
+            raise ValueError(
+                f"{type(self).__name__} needs a Memory Mosaic's config, not {config.model_type}'s"
+            )
+        super().__init__(layers=[make_layer() for _ in range(config.num_hidden_layers)])
 
     def answer(
         self, query_BHTD: torch.Tensor, masks: "MemoryMasks", layer_idx: int

@@ -110,7 +110,8 @@ class BoundedCache(AnsweringCache):
             1 evicts as if the tokens came one by one, and takes longer.
 
     Raises:
-        ValueError: for a bound or a chunk below 1 or an unknown policy; later, for what takes tokens back.
+        ValueError: for a bound or a chunk below 1, an unknown policy or another model's config; later, for
+            what takes tokens back.
 
     Example:
 
@@ -127,7 +128,4 @@ class BoundedCache(AnsweringCache):
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
             raise ValueError(f"chunk_size must be a whole number of at least 1, not {chunk_size!r}")
         chosen = make_policy(policy, max_pairs)
-        layers = range(config.num_hidden_layers)
-        super().__init__(
-            layers=[BoundedLayer(config.number_of_conv_states, chosen, chunk_size) for _ in layers]
-        )
+        super().__init__(config, lambda: BoundedLayer(config.number_of_conv_states, chosen, chunk_size))

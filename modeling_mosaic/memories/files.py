@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData,
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from ..complete_files import replacing
 
 # The states of `memory_state.py`, in its order.
 STATES = ("contextual_average", "last_key", "last_value", "persistent_average")
@@ -48,15 +49,10 @@ def save_memory(memory, path: str | os.PathLike) -> None:
         "sources": json.dumps(memory.sources),
         "beginning_id": json.dumps(memory.beginning_id),
     }
-    path = Path(path)
-    place = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with replacing(path) as partial:
         # Views of one tensor, as cuts of a memory are, are refused.
         content = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-        save_file(content, place / path.name, metadata)
-        os.replace(place / path.name, path)
-    finally:
-        shutil.rmtree(place)
+        save_file(content, partial, metadata)
 
 
 def load_memory(path: str | os.PathLike) -> dict[str, Any]:
@@ -118,16 +114,22 @@ def push_memory(
         raise ValueError(f"repo_id must be owner/name, not {repo_id!r}")
     metadata = ModelCardData(base_model=base_model, tags=["memory-mosaics", FORMAT])
     text = _CARD.format(name=repo_id.split("/")[1], repo_id=repo_id, description=f"`{memory}`")
+    card = ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}")
+    if dry_run is not None:
+        with replacing(dry_run) as folder:
+            _fill_repository(folder, memory, card)
+        return os.fspath(dry_run)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "repository")
-        folder.mkdir()
-        memory.save(folder / FILENAME)
-        ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}").save(folder / "README.md")
-        if dry_run is not None:
-            shutil.copytree(folder, dry_run)
-            return os.fspath(dry_run)
+        _fill_repository(folder, memory, card)
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
         # `upload_folder` may make several commits.
         added = [CommitOperationAdd(file.name, file) for file in sorted(folder.iterdir())]
         return api.create_commit(repo_id, added, commit_message="Upload memory").commit_url
+
+
+def _fill_repository(folder: Path, memory, card: ModelCard) -> None:
+    folder.mkdir()
+    memory.save(folder / FILENAME)
+    card.save(folder / "README.md")

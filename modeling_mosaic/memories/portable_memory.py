@@ -8,6 +8,7 @@ Shapes: L layers, H units a layer, N pairs, D head size, C = H D hidden size, B 
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -349,12 +350,12 @@ def merge(memories: Sequence[MosaicMemory]) -> MosaicMemory:
         raise ValueError("memories: there is none to merge")
     last = memories[-1]
     names = [name for memory in memories for name in memory.sources]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(
-                f"source {name!r} is in more than one of the memories; a text that is to count twice needs "
-                "two names (rename)"
-            )
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise ValueError(
+            f"source {name!r} is in more than one of the memories; a text that is to count twice needs "
+            "two names (rename)"
+        )
     tokens, first = [], 0
     for memory in memories:
         if memory.fingerprint != last.fingerprint:

@@ -110,12 +110,13 @@ def _check_texts(texts: Sequence[TokenisedText], after: MosaicMemory | None, bat
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     if not texts:
         raise ValueError("texts: there is none to read")
-    names = [text.name for text in texts]
+    names = set(() if after is None else after.sources)
     for text in texts:
         if len(text.ids) == 0:
             raise ValueError(f"text {text.name!r} has no tokens")
-        if names.count(text.name) > 1 or (after is not None and text.name in after.sources):
+        if text.name in names:
             raise ValueError(f"text {text.name!r} is there twice; give it two names to have it count twice")
+        names.add(text.name)
     if after is not None and len(texts) > 1:
         raise ValueError(
             f"after: only one text can follow, not {len(texts)}; read the others apart and merge"
@@ -123,10 +124,11 @@ def _check_texts(texts: Sequence[TokenisedText], after: MosaicMemory | None, bat
 
 
 def _find_beginning(model: PreTrainedModel) -> int | None:
-    """The id of the token with which texts begin."""
+    """The id of the token with which texts begin, if the vocabulary has one."""
     for ids in (model.config.bos_token_id, model.config.eos_token_id):
-        if ids is not None:
-            return ids[0] if isinstance(ids, list) else ids
+        first = ids[0] if isinstance(ids, list) else ids
+        if first is not None and first < model.config.vocab_size:
+            return first
     return None
 
 

@@ -313,8 +313,8 @@ class SearchedCache(AnsweringCache):
             reads everything exactly.
 
     Raises:
-        ValueError: for a number below 1, or a negative tolerance; later, for beams and for what takes tokens
-            back.
+        ValueError: for a number below 1, a negative tolerance or another model's config; later, for beams and
+            for what takes tokens back.
         ImportError: without faiss.
 
     Example:
@@ -342,8 +342,7 @@ class SearchedCache(AnsweringCache):
             raise ValueError(f"tolerance must be at least 0, not {tolerance!r}")
         import_faiss()
         options["tolerance"] = tolerance
-        layers = range(config.num_hidden_layers)
-        super().__init__(layers=[SearchedLayer(config.number_of_conv_states, options) for _ in layers])
+        super().__init__(config, lambda: SearchedLayer(config.number_of_conv_states, options))
 
 
 def _for_index(states: torch.Tensor) -> torch.Tensor:

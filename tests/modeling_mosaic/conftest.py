@@ -6,46 +6,37 @@ from torch._dynamo.exc import TorchDynamoException
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicV2Config, MosaicV2ForCausalLM
 
+SMALL = dict(
+    vocab_size=61,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    bos_token_id=0,
+    eos_token_id=None,
+    pad_token_id=0,
+)
+# Memories that end and begin within a few tokens.
+SMALL_V2 = dict(
+    intermediate_size=40, short_memory_size=7, long_memory_delay=3, long_memory_delay_range=(2, 8)
+)
+
 
 @pytest.fixture
 def make_config():
     """Configs of small models; every field can be set."""
 
     def make(**fields):
-        small = dict(
-            vocab_size=61,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            persistent_memory_size=20,
-            bos_token_id=0,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        return MosaicConfig(**{**small, **fields})
+        return MosaicConfig(**{**SMALL, "persistent_memory_size": 20, **fields})
 
     return make
 
 
 @pytest.fixture
 def make_v2_config():
-    """The same for the second model, whose memories end and begin within a few tokens."""
+    """The same for the second model."""
 
     def make(**fields):
-        small = dict(
-            vocab_size=61,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=40,
-            short_memory_size=7,
-            long_memory_delay=3,
-            long_memory_delay_range=(2, 8),
-            bos_token_id=0,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        return MosaicV2Config(**{**small, **fields})
+        return MosaicV2Config(**{**SMALL, **SMALL_V2, **fields})
 
     return make
 

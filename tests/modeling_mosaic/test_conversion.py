@@ -584,6 +584,7 @@ class TestFiles:
         model = as_model(*random_checkpoint("nano"))
 
         def fail(folder):
+            Path(folder).mkdir()
             (Path(folder) / "config.json").write_text("{}")
             raise OSError("disk full")
 

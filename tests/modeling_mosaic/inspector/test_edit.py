@@ -4,8 +4,10 @@ import pytest
 import torch
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, StaticCache
 
-from modeling_mosaic import MemoryEdit
+from modeling_mosaic import BoundedCache, MemoryEdit, read_tokens
+from modeling_mosaic.compatibility import CACHE_NAME
 from modeling_mosaic.inspector.edit import delete_everywhere, delete_from_text, delete_from_unit
+from modeling_mosaic.memories.reading import TokenisedText
 from modeling_mosaic.plain_mosaic import PlainMosaic
 
 TIME = 14
@@ -159,6 +161,11 @@ def test_what_there_is_not_is_refused(make_model, random_tokens):
     with pytest.raises(ValueError, match=f"pair 13 of layer 1: the text has pairs 0 to {TIME - 2}"):
         with pair.applied(model):
             model(tokens)
+    in_front = read_tokens(model, [TokenisedText("before", [3, 4, 5])])
+    for cache in (BoundedCache(model.config, 4), in_front.to_cache()):
+        with MemoryEdit().delete(layer=1, pairs=[2]).applied(model):
+            with pytest.raises(ValueError, match=f"cannot be edited in a {type(cache).__name__}"):
+                model(tokens, **{CACHE_NAME: cache})
     with (
         MemoryEdit().delete(pairs=[0]).applied(model),
         pytest.raises(ValueError, match="applied to this model"),

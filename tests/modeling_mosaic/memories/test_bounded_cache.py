@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from modeling_mosaic import BoundedCache
+from modeling_mosaic import BoundedCache, MosaicV2Config
 from modeling_mosaic.compatibility import CACHE_NAME
 from modeling_mosaic.memories.bounded_cache import BoundedLayer
 from modeling_mosaic.memories.eviction import POLICIES, make_policy
@@ -307,6 +307,8 @@ def test_refuses_other_bounds(make_config, max_pairs):
 
 def test_refuses_what_it_cannot_do(model, batch):
     tokens, mask = batch
+    with pytest.raises(ValueError, match="BoundedCache needs a Memory Mosaic's config, not mosaic_v2's"):
+        BoundedCache(MosaicV2Config(), 4)
     with pytest.raises(ValueError, match="policy must be one of recent, .*not 'oldest'"):
         BoundedCache(model.config, 4, "oldest")
     with pytest.raises(ValueError, match="chunk_size must be a whole number of at least 1, not 0"):
