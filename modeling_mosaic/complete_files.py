@@ -12,8 +12,8 @@ from pathlib import Path
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a new name beside `path` for a file or a folder, and moves it to `path` once it is complete.
 
-    If the block fails, what it wrote is deleted and `path` stays as it was. A folder takes the place of
-    nothing or of an empty folder only.
+    What was written is on the disk before it gets its name. If the block fails, it is deleted and `path`
+    stays as it was. A folder takes the place of nothing or of an empty folder only.
 
     Raises:
         ValueError: if nothing can be written there.
@@ -33,6 +33,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             if written.is_file():
                 # safetensors keeps its files from other users; these are like any other file.
                 written.chmod((place / "mode").stat().st_mode)
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         shutil.rmtree(place)

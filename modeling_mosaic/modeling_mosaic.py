@@ -541,12 +541,14 @@ class MosaicForCausalLM(MosaicPreTrainedModel, GenerationMixin):
 
     _auto_class = "AutoModelForCausalLM"
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    # The body; a second model with the same heads has another.
+    _body_class = MosaicModel
     # What `loss_function` returns, unless it is set to another one.
     _loss_function = staticmethod(next_token_loss)
 
     def __init__(self, config: MosaicConfig):
         super().__init__(config)
-        self.model = MosaicModel(config)
+        self.model = self._body_class(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         # The Trainer loads checkpoints by `load_state_dict`, and files hold a tied weight once.
         self.register_load_state_dict_post_hook(forget_missing_head)
@@ -605,12 +607,13 @@ class MosaicForSequenceClassification(GenericForSequenceClassification, MosaicPr
     """A Memory Mosaic with a linear layer on the last token that is not padding."""
 
     _auto_class = "AutoModelForSequenceClassification"
+    _body_class = MosaicModel
 
     def __init__(self, config: MosaicConfig):
         # The generic constructor asks AutoModel for the body, which would ask whether to trust remote code.
         MosaicPreTrainedModel.__init__(self, config)
         self.num_labels = config.num_labels
-        self.model = MosaicModel(config)
+        self.model = self._body_class(config)
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
         self.post_init()
 
@@ -619,11 +622,12 @@ class MosaicForTokenClassification(GenericForTokenClassification, MosaicPreTrain
     """A Memory Mosaic with a linear layer on every token."""
 
     _auto_class = "AutoModelForTokenClassification"
+    _body_class = MosaicModel
 
     def __init__(self, config: MosaicConfig):
         MosaicPreTrainedModel.__init__(self, config)
         self.num_labels = config.num_labels
-        self.model = MosaicModel(config)
+        self.model = self._body_class(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.score = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()

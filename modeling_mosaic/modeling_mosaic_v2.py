@@ -27,11 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.modeling_layers import (
-    GenericForSequenceClassification,
-    GenericForTokenClassification,
-    GradientCheckpointingLayer,
-)
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.processing_utils import Unpack
@@ -44,10 +40,11 @@ from .memory_norms import DerivedScalars, MosaicPeekNorm, as_dtype, scaled_unit
 from .memory_state import check_cache, is_prefix, read_state, repeat_over_padding, shift, write_state
 from .modeling_mosaic import (
     MosaicForCausalLM,
+    MosaicForSequenceClassification,
+    MosaicForTokenClassification,
     MosaicModel,
     MosaicPreTrainedModel,
     attend,
-    forget_missing_head,
     recall_causal,
     split_heads,
 )
@@ -503,41 +500,21 @@ class MosaicV2Model(MosaicV2PreTrainedModel, MosaicModel):
 class MosaicV2ForCausalLM(MosaicV2PreTrainedModel, MosaicForCausalLM):
     """A Memory Mosaic v2 that predicts the next token: `logits = logit_scale * W x`."""
 
-    _auto_class = "AutoModelForCausalLM"
-
-    def __init__(self, config: MosaicV2Config):
-        PreTrainedModel.__init__(self, config)
-        self.model = MosaicV2Model(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.register_load_state_dict_post_hook(forget_missing_head)
-        self.post_init()
+    _body_class = MosaicV2Model
 
 
-class MosaicV2ForSequenceClassification(GenericForSequenceClassification, MosaicV2PreTrainedModel):
+# trf-ignore: TRF057
+class MosaicV2ForSequenceClassification(MosaicV2PreTrainedModel, MosaicForSequenceClassification):
     """A Memory Mosaic v2 with a linear layer on the last token that is not padding."""
 
-    _auto_class = "AutoModelForSequenceClassification"
-
-    def __init__(self, config: MosaicV2Config):
-        MosaicV2PreTrainedModel.__init__(self, config)
-        self.num_labels = config.num_labels
-        self.model = MosaicV2Model(config)
-        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
-        self.post_init()
+    _body_class = MosaicV2Model
 
 
-class MosaicV2ForTokenClassification(GenericForTokenClassification, MosaicV2PreTrainedModel):
+# trf-ignore: TRF057
+class MosaicV2ForTokenClassification(MosaicV2PreTrainedModel, MosaicForTokenClassification):
     """A Memory Mosaic v2 with a linear layer on every token."""
 
-    _auto_class = "AutoModelForTokenClassification"
-
-    def __init__(self, config: MosaicV2Config):
-        MosaicV2PreTrainedModel.__init__(self, config)
-        self.num_labels = config.num_labels
-        self.model = MosaicV2Model(config)
-        self.dropout = nn.Dropout(config.hidden_dropout)
-        self.score = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
+    _body_class = MosaicV2Model
 
 
 # As in `modeling_mosaic.py`.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from mosaic_lab.attention_maps.scores import EAGER_CHUNK
 from mosaic_lab.core.command import check_each_once, check_least
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.model_options import ModelsOnDeviceArguments
 from mosaic_lab.training.options import DataArguments
 
 # Fewer positions have no room for a recency bump and for two halves in front of it.
@@ -12,18 +13,9 @@ LEAST_CONTEXT = 64
 
 
 @dataclass
-class MapsArguments:
-    """The models, the contexts over which scores are measured, and how."""
+class MapsArguments(ModelsOnDeviceArguments):
+    """The contexts over which scores are measured, and how."""
 
-    models: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Folders, patterns of folders such as 'runs/mosaic-*', or Hub ids of trained models."
-        },
-    )
-    output_dir: str = field(
-        default="", metadata={"help": "Folder for the arrays, the tables and the pictures."}
-    )
     contexts: list[int] | None = field(
         default=None,
         metadata={"help": "Lengths of the sequences, in tokens; block_size and three times that by default."},
@@ -40,15 +32,9 @@ class MapsArguments:
             f"the model has sdpa, else {EAGER_CHUNK}."
         },
     )
-    device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one by default."}
-    )
-    dtype: str = field(default="float32", metadata={"help": "float32, bfloat16, float16: of the weights."})
 
     def __post_init__(self):
-        if not self.output_dir:
-            raise ValueError("output_dir must be given")
-        check_each_once(self, "models")
+        super().__post_init__()
         check_least(self, num_sequences=1, batch_size=1, chunk_size=1)
         if self.contexts is not None:
             check_each_once(self, "contexts")

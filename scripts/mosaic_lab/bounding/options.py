@@ -4,22 +4,16 @@ from dataclasses import dataclass, field
 
 from modeling_mosaic.memories.eviction import POLICIES
 from mosaic_lab.core.command import check_each_once, check_least, check_range
+from mosaic_lab.core.model_options import ModelsOnDeviceArguments
 
 
 @dataclass
-class BoundingArguments:
-    """The models, the bounds and the policies, and the texts over which they are measured."""
+class BoundingArguments(ModelsOnDeviceArguments):
+    """The bounds and the policies, and the texts over which they are measured.
 
-    models: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Folders, patterns of folders such as 'runs/mosaic-*', or Hub ids of trained models: "
-            "mosaics, and GPT-2, which gets a sliding window for a bound."
-        },
-    )
-    output_dir: str = field(
-        default="", metadata={"help": "Folder for the arrays, the table and the picture."}
-    )
+    Models are mosaics, and GPT-2s, which get a sliding window for a bound.
+    """
+
     bounds: list[int] = field(
         default_factory=lambda: [64, 128, 512],
         metadata={"help": "Pairs per unit that a bounded memory holds, and tokens of a sliding window."},
@@ -49,15 +43,10 @@ class BoundingArguments:
     )
     num_facts: int = field(default=12, metadata={"help": "Facts planted at each distance."})
     batch_size: int = field(default=8, metadata={"help": "Rows at a time."})
-    device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one by default."}
-    )
-    dtype: str = field(default="float32", metadata={"help": "float32, bfloat16, float16: of the weights."})
 
     def __post_init__(self):
-        if not self.output_dir:
-            raise ValueError("output_dir must be given")
-        check_each_once(self, "models", "bounds", "policies", "distances")
+        super().__post_init__()
+        check_each_once(self, "bounds", "policies", "distances")
         check_least(self, chunk_size=1, num_rows=2, num_facts=2, batch_size=1)
         check_range(self, context=(64, 2**20), fact_size=(4, 1024))
         for name in ("bounds", "distances"):

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 
 from mosaic_lab.core.command import check_least, check_range
+from mosaic_lab.core.model_options import DeviceArguments
 
 # Models compute with matrices of segment by segment.
 LARGEST_SEGMENT = 8192
 
 
 @dataclass
-class EvaluationArguments:
+class EvaluationArguments(DeviceArguments):
     """The measurements, the amount of text, and the folder of the report."""
 
     output_dir: str = field(
@@ -41,10 +42,6 @@ class EvaluationArguments:
         default=0, metadata={"help": "Seed of random segments, sampled texts and bootstrap."}
     )
     batch_size: int = field(default=16, metadata={"help": "Rows at a time."})
-    device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one."}
-    )
-    dtype: str = field(default="auto", metadata={"help": "Dtype of the weights; auto: as they were saved."})
 
     def __post_init__(self):
         check_least(self, num_rows=2, num_documents=2, num_segments=0, max_new_tokens=0)

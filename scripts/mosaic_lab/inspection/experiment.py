@@ -1,5 +1,6 @@
 """Inspection: what the memories of trained mosaics predict, against untrained twins and transformers."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,11 @@ def plan_runs(inspection: InspectionArguments, data: DataArguments) -> list[Run]
     if not models:
         raise InputError(f"models: none is a mosaic or a GPT-2 with {data.block_size} positions")
     material = prepare(inspection, data, tokenizer)
-    runs = []
+    runs, twins = [], Counter()
     for model in models:
+        # Twins of equal models differ in their weights.
+        seed = inspection.inspection_seed + twins[model.architecture]
+        twins[model.architecture] += 1
         for name, network in ((model.name, model.network), (f"{model.name}-untrained", None)):
             options = {
                 "model": model.name,
@@ -63,6 +67,7 @@ def plan_runs(inspection: InspectionArguments, data: DataArguments) -> list[Run]
                 "block_size": data.block_size,
                 "segments": list(material.segments_NT.shape),
                 "seed": inspection.inspection_seed,
+                "twin_seed": None if network is not None else seed,
             }
             runs.append(Run(name, options, inputs=(model.network, material)))
     return runs
@@ -105,7 +110,7 @@ def run_one(run: Run, folder: Path, inspection: InspectionArguments, data: DataA
     """Leaves means over rows in `folder`; returns losses and what copying hangs on."""
     network, material = run.inputs
     if not run.options["is_trained"]:
-        network = _untrained(network, inspection.inspection_seed)
+        network = _untrained(network, run.options["twin_seed"])
     inspect = inspect_units if network.config.model_type == "mosaic" else _inspect_gpt2
     arrays, losses = {}, {}
     for place, text in material.texts.items():

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
 
 from modeling_mosaic import MemoryRecord
-from modeling_mosaic.inspector import measures as measures
+from modeling_mosaic.inspector import measures
 from modeling_mosaic.inspector.agreement import CrossRetrieval, retrieve_across
 
 # Numbers of stored pairs, from and to before which retrieval is averaged.

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from modeling_mosaic import MEASURES, MemoryEdit, MemoryRecord, record_memories
-from modeling_mosaic.inspector import measures as measures
+from modeling_mosaic.inspector import measures
 from modeling_mosaic.inspector.trace import residual_of, token_losses
 from mosaic_lab.inspection.heads import heads_of_record
 

@@ -11,7 +11,6 @@ from modeling_mosaic import MosaicMemory, merge, read
 from modeling_mosaic.model_fingerprint import fingerprint
 from mosaic_lab.core.devices import find_device
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import replacing
 from mosaic_lab.core.fingerprint import hash_texts
 from mosaic_lab.core.work import Run, work_through
 from mosaic_lab.memories.options import ReadingArguments
@@ -55,8 +54,7 @@ def read_files(name: str, files: list[str], options: ReadingArguments) -> Mosaic
     if not state.is_main_process:
         return None
     memory = merge([MosaicMemory.load(folder / run.name / PART) for run in runs])
-    with replacing(output) as partial:
-        memory.save(partial)
+    memory.save(output)
     shutil.rmtree(folder)
     print(f"{memory}\nin {output}, {output.stat().st_size:,} bytes")
     return memory

@@ -4,32 +4,23 @@ from dataclasses import dataclass, field
 
 from mosaic_lab.core.bounds import SEED
 from mosaic_lab.core.command import check_each_once, check_least, check_range
+from mosaic_lab.core.model_options import ModelsOnDeviceArguments
 from mosaic_lab.regbench.data import LONGEST_STRING, NUM_STRINGS
 
 
 @dataclass
-class MergingArguments:
-    """The models, the numbers of parts, and the folder of the report."""
+class MergingArguments(ModelsOnDeviceArguments):
+    """The numbers of parts, and on how much to measure. Models are mosaics."""
 
-    models: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Folders, or patterns of folders such as 'runs/mosaic-*', of trained mosaics."},
-    )
-    output_dir: str = field(default="", metadata={"help": "Folder for the tables, the picture and the data."})
     num_parts: list[int] = field(
         default_factory=lambda: [1, 2, 4, 8],
         metadata={"help": "Into how many parts to cut what is read; each divides the largest."},
     )
     num_sequences: int = field(default=200, metadata={"help": "Sequences to measure on."})
-    device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one by default."}
-    )
-    dtype: str = field(default="float32", metadata={"help": "float32, bfloat16, float16: of the weights."})
 
     def __post_init__(self):
-        if not self.output_dir:
-            raise ValueError("output_dir must be given")
-        check_each_once(self, "models", "num_parts")
+        super().__post_init__()
+        check_each_once(self, "num_parts")
         check_least(self, num_parts=1, num_sequences=2)
         if any(max(self.num_parts) % number for number in self.num_parts):
             raise ValueError(f"num_parts must all divide the largest of them, not {self.num_parts}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mosaic_lab.core.devices import find_device
 from mosaic_lab.core.errors import InputError
@@ -76,9 +77,7 @@ def draw_sequences(merging: MergingArguments, strings: StringArguments) -> Itera
         distribution = np.asarray(row["distribution"])[edges[num_read] : end]
 
         def make_metrics(logits, distribution=distribution):
-            probability = np.exp(logits - logits.max(1, keepdims=True))
-            probability /= probability.sum(1, keepdims=True)
-            legal, distance = measure(probability, distribution)
+            legal, distance = measure(torch.from_numpy(logits).softmax(1).numpy(), distribution)
             return {"accuracy": legal.mean(), "distance": distance.mean()}
 
         yield ids[:end].tolist(), edges[: num_read + 1], make_metrics

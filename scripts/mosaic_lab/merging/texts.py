@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.fingerprint import hash_weights
@@ -69,10 +71,8 @@ def make_loss(labels_T: np.ndarray):
     """What computes the mean loss, in nats, of logits that are one position longer than the labels."""
 
     def loss(logits_TV: np.ndarray) -> dict[str, float]:
-        shifted_TV = logits_TV[:-1].astype(np.float64)
-        shifted_TV -= shifted_TV.max(1, keepdims=True)
-        log_sum_T = np.log(np.exp(shifted_TV).sum(1))
-        return {"loss": float((log_sum_T - shifted_TV[np.arange(len(labels_T)), labels_T]).mean())}
+        logits, labels = torch.from_numpy(logits_TV[:-1]).double(), torch.from_numpy(labels_T).long()
+        return {"loss": F.cross_entropy(logits, labels).item()}
 
     return loss
 

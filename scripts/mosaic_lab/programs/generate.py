@@ -10,6 +10,7 @@ from modeling_mosaic import MosaicMemory
 from mosaic_lab.core.command import CommandParser, check_range
 from mosaic_lab.core.devices import find_device
 from mosaic_lab.core.errors import InputError, reported_as
+from mosaic_lab.core.model_options import DeviceArguments
 from mosaic_lab.training.model import load_with_tokenizer
 
 # Least and largest values; a lower temperature would make logits infinite in float16.
@@ -23,7 +24,7 @@ SAMPLING = {
 
 
 @dataclass
-class GenerationArguments:
+class GenerationArguments(DeviceArguments):
     """How the text is continued; options that are not given keep the model's own defaults."""
 
     max_new_tokens: int = field(default=256, metadata={"help": "Largest number of tokens to write."})
@@ -55,12 +56,6 @@ class GenerationArguments:
     )
     num_return_sequences: int = field(default=1, metadata={"help": "Number of texts to write."})
     seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
-    device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one by default."}
-    )
-    dtype: str = field(
-        default="auto", metadata={"help": "float32, bfloat16 or float16; as saved (auto) by default."}
-    )
 
     def __post_init__(self):
         check_range(self, **SAMPLING, seed=(0, 2**32 - 1), max_new_tokens=(1, 2**31))

@@ -13,12 +13,13 @@ from modeling_mosaic.inspector.server import make_server
 from mosaic_lab.core.command import CommandParser, check_least, check_range
 from mosaic_lab.core.devices import find_device
 from mosaic_lab.core.errors import InputError, reported_as
-from mosaic_lab.core.files import reading, replacing
+from mosaic_lab.core.files import reading
+from mosaic_lab.core.model_options import DeviceArguments
 from mosaic_lab.training.model import load_with_tokenizer
 
 
 @dataclass
-class InspectionArguments:
+class InspectionArguments(DeviceArguments):
     """The text, and where the page goes."""
 
     text: str | None = field(default=None, metadata={"help": "The text to record."})
@@ -54,12 +55,6 @@ class InspectionArguments:
         metadata={"help": "Serves the page on 127.0.0.1, where it can run the model again; until Ctrl-C."},
     )
     port: int = field(default=8041, metadata={"help": "Port of --serve; 0: any that is free."})
-    device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda, cuda:1, ...; the accelerator if there is one by default."}
-    )
-    dtype: str = field(
-        default="auto", metadata={"help": "float32, bfloat16 or float16; as saved (auto) by default."}
-    )
 
     def __post_init__(self):
         given = [name for name in ("text", "file", "prompt") if getattr(self, name) is not None]
@@ -91,18 +86,16 @@ def inspect(model: str, options: InspectionArguments) -> None:
     device = find_device(options.device)
     network, tokenizer = load_with_tokenizer(model, dtype=options.dtype)
     network.to(device)
-    text = read_text(options) if options.prompt is None else write_text(network, tokenizer, options)
+    text = read_text(options) if options.prompt is None else continue_prompt(network, tokenizer, options)
     record = record_text(network, tokenizer, text, options)
     other = None
     if options.compare is not None:
         other = record_other(network, tokenizer, text, options)
     if options.record is not None:
-        with replacing(options.record) as partial:
-            record.save(partial)
+        record.save(options.record)
         print(f"record: {options.record}")
     if options.output is not None:
-        with replacing(options.output) as partial:
-            record.write_page(partial, compare=other)
+        record.write_page(options.output, compare=other)
         print(f"page: {options.output}")
     if options.serve:
         serve(network, record, other, options.port)
@@ -121,7 +114,7 @@ def read_file(path: str) -> str:
         return Path(path).read_text(encoding="utf-8")
 
 
-def write_text(
+def continue_prompt(
     network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: InspectionArguments
 ) -> list[int]:
     """Tokens of the prompt and its likeliest continuation."""

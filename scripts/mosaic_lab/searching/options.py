@@ -3,25 +3,19 @@
 from dataclasses import dataclass, field
 
 from mosaic_lab.core.command import check_each_once, check_least, check_range
+from mosaic_lab.core.model_options import ModelsArguments
 
 # Below, a memory is read exactly: nothing would be measured.
 LEAST_PAIRS = 8192
 
 
 @dataclass
-class SearchingArguments:
-    """The models, the memories, and how they are searched."""
+class SearchingArguments(ModelsArguments):
+    """The memories, and how they are searched.
 
-    models: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Folders, patterns of folders such as 'runs/mosaic-*', or Hub ids of trained models, "
-            "mosaics and GPT-2. Mosaics of one layer, which alone read fast enough, get long memories too."
-        },
-    )
-    output_dir: str = field(
-        default="", metadata={"help": "Folder for the tables, the picture and their data."}
-    )
+    Models are mosaics and GPT-2s. Mosaics of one layer, which alone read fast enough, get long memories too.
+    """
+
     num_rows: int = field(
         default=32, metadata={"help": "Rows of block_size tokens whose keys are searched, by all models."}
     )
@@ -39,9 +33,8 @@ class SearchingArguments:
     num_timed: int = field(default=24, metadata={"help": "Tokens that are timed one by one, in each way."})
 
     def __post_init__(self):
-        if not self.output_dir:
-            raise ValueError("output_dir must be given")
-        check_each_once(self, "models", "sizes")
+        super().__post_init__()
+        check_each_once(self, "sizes")
         check_least(self, num_rows=2, num_queries=1, num_nearest=1, num_probes=1, num_timed=3)
         check_range(self, num_tokens=(2, 400))
         if min(self.sizes) < LEAST_PAIRS:

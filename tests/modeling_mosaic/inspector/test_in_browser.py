@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from modeling_mosaic import MemoryEdit
-from modeling_mosaic.inspector.page import notebook_html
 from modeling_mosaic.inspector.record import record_memories
 from modeling_mosaic.inspector.server import make_server
 
@@ -275,7 +274,7 @@ def test_two_records_share_their_scales(show, record, model, tokenizer):
 
 def test_in_a_notebook(browser, record, tmp_path):
     (tmp_path / "cell.html").write_text(
-        f"<!doctype html><title>cell</title>{notebook_html(record)}", encoding="utf-8"
+        f"<!doctype html><title>cell</title>{record._repr_html_()}", encoding="utf-8"
     )
     page = browser.new_page()
     page.goto((tmp_path / "cell.html").as_uri())
