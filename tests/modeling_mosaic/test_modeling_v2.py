@@ -45,6 +45,18 @@ def test_logits_and_gradients_are_those_of_the_equations(make_v2, random_tokens,
     assert (single - plain).abs().max() <= 1e-4 * plain.abs().max()
 
 
+def test_scalars_keep_to_their_bounds(make_v2, random_tokens):
+    """Those of the paper's table 6, and the absolute value of the exponent."""
+    model, tokens = make_v2().double(), random_tokens(2, 12)
+    moved = {"log_beta": 11.0, "exponent": -0.4, "peek_norm.log_scale": 16.0}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            for part, value in moved.items():
+                if part in name:
+                    parameter.fill_(value)
+    torch.testing.assert_close(model(tokens).logits, PlainMosaicV2(model).logits(tokens))
+
+
 def test_each_training_step_draws_its_delay(make_v2, random_tokens):
     """One for all layers, also where layers run again for their gradients; all of the range, in time."""
     model, tokens = make_v2().double().train(), random_tokens(2, 20)

@@ -174,8 +174,11 @@ def test_contributions(unit):
 def test_expectations(unit):
     torch.manual_seed(1)
     candidates = torch.randn(11, SIZE, dtype=torch.float64)
+    # Two that tie.
+    candidates[7] = candidates[3]
     frequency = torch.randint(1, 9, (11,)).double()
     actual = torch.randint(0, 11, (TIME - 2,))
+    actual[0] = 3
     for h in range(UNITS):
         c, own, seen = unit["mix"][h].double(), unit["raw"][h], unit["seen"][h]
         scores = measures.candidate_scores(seen, own[1:-1], candidates, c)
@@ -185,7 +188,9 @@ def test_expectations(unit):
             slow = [float(seen[t] @ v / seen[t].norm() / v.norm()) for v in targets]
             assert scores[t].tolist() == pytest.approx(slow)
             mine, others = slow[actual[t]], [b for b in range(11) if b != actual[t]]
-            below = sum(frequency[b].item() for b in others if slow[b] < mine)
+            # Ties count half.
+            below = sum(frequency[b].item() * (slow[b] < mine) for b in others)
+            below += sum(frequency[b].item() / 2 for b in others if slow[b] == mine)
             assert auc[t].item() == pytest.approx(below / sum(frequency[b].item() for b in others))
 
 

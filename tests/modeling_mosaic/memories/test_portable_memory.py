@@ -514,6 +514,14 @@ def test_memories_of_other_models(make_model, model, take, tmp_path):
             merge([memory, read_tokens(other, [ONE])])
 
 
+def test_every_parameter_tells_models_apart(model):
+    for name, parameter in model.model.named_parameters():
+        before = fingerprint(model)
+        with torch.no_grad():
+            parameter.flatten()[-1] += 1
+        assert fingerprint(model) != before, name
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_model_in_another_precision_is_the_same(model, take, tmp_path, dtype):
     # bfloat16 rounds float32, as models are saved.

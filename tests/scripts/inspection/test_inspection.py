@@ -1,6 +1,7 @@
 """The parts of an inspection against slow computations, and what a run of all of it leaves."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -114,9 +115,10 @@ def test_classes_of_tokens():
     training = np.array([[1, 2, 3, 4, 5, 6], [7, 8, 9, 1, 2, 3]])
     known = known_sequences(training, 50)
     assert len(known) == 6
-    row = np.array([[7, 8, 9, 1, 2, 8, 9, 1, 3, 4, 5, 6]])
-    # Of the token after each: training has 7 8 9 1, 8 9 1 2 and 3 4 5 6; the row repeats 8 9 and 9 1.
-    assert classify(row, known, 50).tolist() == [[-1, -1, 0, 0, 2, 1, 1, 2, 2, 2, 0, -1]]
+    row = np.array([[7, 8, 9, 1, 2, 8, 9, 1, 2, 3, 4, 5]])
+    # Of the token after each: training has 7 8 9 1, 8 9 1 2, which comes twice and is familiar both times,
+    # 9 1 2 3, 1 2 3 4 and 2 3 4 5; the row repeats 8 9 and 9 1.
+    assert classify(row, known, 50).tolist() == [[-1, -1, 0, 0, 2, 1, 1, 0, 0, 0, 0, -1]]
 
 
 def test_units(mosaic):
@@ -156,7 +158,8 @@ def test_what_an_inspection_leaves(trained, tmp_path, capsys):
         tokenizer.save_pretrained(tmp_path / name)
     other = tmp_path / "other.txt"
     other.write_text("The tower is made of iron.\n" * 60)
-    models = [trained, tmp_path / "gpt2-1-seed0", tmp_path / "short"]
+    shutil.copytree(trained, tmp_path / "again")
+    models = [trained, tmp_path / "again", tmp_path / "gpt2-1-seed0", tmp_path / "short"]
     data = ["--num_stories", "100", "--validation_fraction", "0.1", "--block_size", "64", "--device", "cpu"]
     options = ["--num_rows", "2", "--num_segments", "2", "--segment_size", "16", "--other_text", str(other)]
     folder = tmp_path / "inspection"
@@ -171,13 +174,16 @@ def test_what_an_inspection_leaves(trained, tmp_path, capsys):
     ]
     reproduce.main(command)
     assert "short: neither a mosaic nor a GPT-2 with 64 positions" in capsys.readouterr().out
-    names = {name for model in models[:2] for name in (model.name, f"{model.name}-untrained")}
+    names = {name for model in models[:3] for name in (model.name, f"{model.name}-untrained")}
     left = {path.name for path in folder.iterdir()} - {"lock"}
     assert left == names | {"results.md", "results.json", "figures.npz", "predictions.png"}
     results = {result["name"]: result for result in json.loads((folder / "results.json").read_text())}
     assert set(results) == names and results[trained.name]["losses"].keys() == {"stories", "other"}
     twin = results[f"{trained.name}-untrained"]
     assert twin["losses"]["stories"] > results[trained.name]["losses"]["stories"]
+    # Equal models have different twins.
+    assert results["again"]["losses"] == results[trained.name]["losses"]
+    assert results["again-untrained"]["losses"] != twin["losses"]
     text = (folder / "results.md").read_text()
     assert text == report.redraw(folder).split("\nin ")[0] and text.count("Claim") == 5
     before = (folder / "results.json").read_bytes()
