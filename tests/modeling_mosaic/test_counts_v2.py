@@ -55,7 +55,11 @@ def test_presets():
     for ours, first in (
         ("mosaic-v2-12", "mosaic-12"),
         ("mosaic-v2-tiny", "mosaic-tiny"),
-        *((f"comparison/small/mosaic-v2-{n}", f"comparison/small/gpt2-{n}") for n in (1, 2, 4)),
+        *(
+            (f"comparison/small/{kind}-{n}", f"comparison/small/gpt2-{n}")
+            for kind in ("mosaic-v2", "llama")
+            for n in (1, 2, 4)
+        ),
         ("regbench/small/mosaic-v2", "regbench/small/mosaic"),
     ):
         found, expected = (on_meta(preset(name)).num_parameters() for name in (ours, first))
