@@ -414,7 +414,7 @@ def test_numbers_of_bounded_memories():
     groups = group_by_memory(results)
     bounds = sorted({result["bound"] for result in results} - {None})
     for heading, value in {
-        "## What a bound costs": lambda result: result["loss"][0],
+        "## What a bound costs": lambda result: result["value"][0],
         "### Facts far back": lambda result: result["recall"][0],
     }.items():
         assert len(rows(page, heading)) == 1 + len(groups)

@@ -1,4 +1,4 @@
-"""Options of the experiment `bounding` in addition to those of the data."""
+"""Options of the experiments `bounding_texts` and `bounding_strings`."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from mosaic_lab.core.model_options import ModelsOnDeviceArguments
 
 @dataclass
 class BoundingArguments(ModelsOnDeviceArguments):
-    """The bounds and the policies, and the texts over which they are measured.
+    """The bounds and the policies, and on how much to measure.
 
     Models are mosaics, and GPT-2s, which get a sliding window for a bound.
     """
@@ -27,6 +27,26 @@ class BoundingArguments(ModelsOnDeviceArguments):
     )
     context: int = field(default=4096, metadata={"help": "Tokens a row, documents one after the other."})
     num_rows: int = field(default=4, metadata={"help": "Rows of each text."})
+    batch_size: int = field(default=8, metadata={"help": "Rows at a time."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_each_once(self, "bounds", "policies")
+        check_least(self, chunk_size=1, num_rows=2, batch_size=1)
+        check_range(self, context=(64, 2**20))
+        if min(self.bounds) < 1:
+            raise ValueError(f"bounds must be at least 1, not {min(self.bounds)}")
+        for policy in self.policies:
+            if policy not in POLICIES:
+                raise ValueError(f"policies must be some of {', '.join(POLICIES)}, not {policy!r}")
+        if max(self.bounds) >= self.context // 2:
+            raise ValueError(f"context must be more than twice the largest bound, {max(self.bounds)}")
+
+
+@dataclass
+class TextArguments:
+    """The other text, and the facts that are planted far back."""
+
     other_text: str | None = field(
         default=None,
         metadata={
@@ -42,23 +62,23 @@ class BoundingArguments(ModelsOnDeviceArguments):
         default=16, metadata={"help": "Random tokens of a planted fact; its second half is to be recalled."}
     )
     num_facts: int = field(default=12, metadata={"help": "Facts planted at each distance."})
-    batch_size: int = field(default=8, metadata={"help": "Rows at a time."})
 
     def __post_init__(self):
-        super().__post_init__()
-        check_each_once(self, "bounds", "policies", "distances")
-        check_least(self, chunk_size=1, num_rows=2, num_facts=2, batch_size=1)
-        check_range(self, context=(64, 2**20), fact_size=(4, 1024))
-        for name in ("bounds", "distances"):
-            if min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} must be at least 1, not {min(getattr(self, name))}")
-        for policy in self.policies:
-            if policy not in POLICIES:
-                raise ValueError(f"policies must be some of {', '.join(POLICIES)}, not {policy!r}")
-        if max(self.bounds) >= self.context // 2:
-            raise ValueError(f"context must be more than twice the largest bound, {max(self.bounds)}")
-        farthest = self.lead + max(self.distances)
-        if self.lead < 0 or farthest > self.context:
-            raise ValueError(
-                f"lead and distances must fit into the context of {self.context}, not {farthest}"
-            )
+        check_each_once(self, "distances")
+        check_least(self, lead=0, num_facts=2)
+        check_range(self, fact_size=(4, 1024))
+        if min(self.distances) < 1:
+            raise ValueError(f"distances must be at least 1, not {min(self.distances)}")
+
+
+def check_facts(bounding: BoundingArguments, texts: TextArguments) -> None:
+    """Makes sure that there are as many stories in a row as lie before and between facts.
+
+    Raises:
+        ValueError: if there are not.
+    """
+    farthest = texts.lead + max(texts.distances)
+    if farthest > bounding.context:
+        raise ValueError(
+            f"lead and distances must fit into the context of {bounding.context}, not {farthest}"
+        )

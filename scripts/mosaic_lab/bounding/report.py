@@ -1,5 +1,6 @@
 """Tables and picture of bounded memories, from the results and arrays that the runs saved."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from mosaic_lab.core.tables import table
 from mosaic_lab.core.work import ARRAYS, FIGURES, RESULTS, TABLES, gather, load_gathered, read_arrays
 
 RED = "#A50F15"
-# Positions whose losses are averaged.
+# Positions whose values are averaged.
 BIN = 64
 WHOLE, WINDOW = "whole", "window"
 COLOURS = {
@@ -27,9 +28,9 @@ COLOURS = {
 }
 NAMES = {WINDOW: "GPT-2, sliding window", WHOLE: "whole memory"}
 NOTES = """\
-Losses in nats per token on the second half of rows of {context:,} tokens, of which {num_rows} were read, by
-pairs per unit; memories evict every {chunk_size} tokens. In brackets, the loss minus that with the whole
-memory, and its standard error over rows. GPT-2's window has as many tokens, and is read anew each time.
+Means over the second half of rows of {context:,} tokens, of which {num_rows} were read, by pairs per unit;
+memories evict every {chunk_size} tokens. In brackets, the difference to the whole memory, and its standard
+error over rows. GPT-2's window has as many tokens, and is read anew each time.
 
 """
 RECALL_NOTES = """
@@ -43,7 +44,7 @@ Results = list[dict[str, Any]]
 
 
 def write_report(folder: Path, results: Results) -> str:
-    """Adds the losses and what they cost to the results, gathers them in `folder`, and reports on them."""
+    """Adds means and costs to the results, gathers them in `folder`, and reports on them."""
     arrays = {result["name"]: read_arrays(folder / result["name"] / ARRAYS) for result in results}
     whole = {result["model"]: arrays[result["name"]] for result in results if result["policy"] == WHOLE}
     gather(folder, [result | summarise(result, arrays[result["name"]], whole) for result in results])
@@ -51,7 +52,7 @@ def write_report(folder: Path, results: Results) -> str:
 
 
 def summarise(result: dict[str, Any], arrays: dict[str, np.ndarray], whole: dict) -> dict[str, Any]:
-    """Means over the second half of the rows, by text, and over facts, by distance, with standard errors.
+    """Means over the second half of the rows, by measure, and over facts, by distance, with standard errors.
 
     Args:
         result (`dict`): options of a run.
@@ -59,27 +60,27 @@ def summarise(result: dict[str, Any], arrays: dict[str, np.ndarray], whole: dict
         whole (`dict`): by the name of a model, the arrays with its whole memory.
 
     Returns:
-        `dict`: `loss`, a list by text; `recall` and `recall_error`, lists by distance; and for a bounded
-        mosaic `cost` and `cost_error`, the loss minus that with the whole memory.
+        `dict`: `value`, a list by measure; `recall` and `recall_error`, lists by distance; and for a bounded
+        mosaic `cost` and `cost_error`, the value minus that with the whole memory.
     """
-    losses = [second_half(arrays[f"loss{number}"]) for number in range(len(result["texts"]))]
+    values = [second_half(arrays[f"value{number}"]) for number in range(len(result["measures"]))]
     recalls = [arrays[f"recall{distance}"] for distance in result["distances"]]
     summary = {
-        "loss": [float(loss_B.mean()) for loss_B in losses],
+        "value": [float(value_N.mean()) for value_N in values],
         "recall": [float(recall_N.mean()) for recall_N in recalls],
         "recall_error": [standard_error(recall_N) for recall_N in recalls],
     }
     if result["bound"] is not None and result["model"] in whole:
         theirs = whole[result["model"]]
-        costs = [loss_B - second_half(theirs[f"loss{number}"]) for number, loss_B in enumerate(losses)]
-        summary["cost"] = [float(cost_B.mean()) for cost_B in costs]
-        summary["cost_error"] = [standard_error(cost_B) for cost_B in costs]
+        costs = [value_N - second_half(theirs[f"value{number}"]) for number, value_N in enumerate(values)]
+        summary["cost"] = [float(cost_N.mean()) for cost_N in costs]
+        summary["cost_error"] = [standard_error(cost_N) for cost_N in costs]
     return summary
 
 
-def second_half(loss_BN: np.ndarray) -> np.ndarray:
+def second_half(value_NS: np.ndarray) -> np.ndarray:
     """Mean of the later bins, by row."""
-    return loss_BN[:, loss_BN.shape[1] // 2 :].mean(1)
+    return value_NS[:, value_NS.shape[1] // 2 :].mean(1)
 
 
 def standard_error(values_N: np.ndarray) -> float | None:
@@ -87,15 +88,13 @@ def standard_error(values_N: np.ndarray) -> float | None:
     return float(values_N.std(ddof=1) / len(values_N) ** 0.5) if len(values_N) > 1 else None
 
 
-def mean_costs(results: Results) -> dict[str, float]:
-    """By policy, the mean cost over models, texts and bounds, the lowest first."""
+def mean_costs(results: Results, number: int) -> dict[str, float]:
+    """By policy, the mean cost of a measure over models and bounds."""
     costs = {}
     for result in results:
         if "cost" in result:
-            costs.setdefault(result["policy"], []).extend(result["cost"])
-    return dict(
-        sorted(((policy, float(np.mean(all_))) for policy, all_ in costs.items()), key=lambda c: c[1])
-    )
+            costs.setdefault(result["policy"], []).append(result["cost"][number])
+    return {policy: float(np.mean(all_)) for policy, all_ in costs.items()}
 
 
 def redraw(folder: Path) -> str:
@@ -117,69 +116,83 @@ def group_by_memory(results: Results) -> dict[tuple[int, str], dict[int | None, 
 
 
 def format_tables(results: Results) -> str:
-    """Formats a table of losses for each text, one of recall for the longest distance, and the mean costs."""
+    """Formats a table for each measure, the mean costs, and recall for the longest distance, if facts were
+    planted."""
     first = results[0]
     chunk_size = next((result["chunk_size"] for result in results if result["chunk_size"]), None)
     about = {**first, "chunk_size": chunk_size}
+    text = ""
+    for number, measure in enumerate(first["measures"]):
+        name, num_rows = first["texts"][number], first["num_rows"][number]
+        text += f"## {name}: {measure}\n\n" + NOTES.format(**{**about, "num_rows": num_rows})
+        text += _table(results, lambda result, number=number: _value(result, number)) + "\n"
+    text += "## Mean cost\n\nOver models and bounds.\n\n" + table(
+        ["measure", *mean_costs(results, 0)],
+        [
+            [f"{name}: {measure}", *(f"{cost:+.4f}" for cost in mean_costs(results, number).values())]
+            for number, (name, measure) in enumerate(zip(first["texts"], first["measures"], strict=True))
+        ],
+    )
+    if first["distances"]:
+        distance = max(first["distances"])
+        place = first["distances"].index(distance)
+        text += "\n## Planted facts\n" + RECALL_NOTES.format(**{**about, "distance": distance})
+        text += _table(results, lambda result: _recall(result, place))
+    return text
+
+
+def _table(results: Results, show: Callable[[dict[str, Any]], str]) -> str:
+    """A line for each depth and memory, a column for each bound."""
     bounds = sorted({result["bound"] for result in results} - {None})
-    groups, text = group_by_memory(results), ""
-    for number, (name, num_rows) in enumerate(zip(first["texts"], first["num_rows"], strict=True)):
-        text += f"## {name}\n\n" + NOTES.format(**{**about, "num_rows": num_rows})
-        rows = [
-            [str(depth), NAMES.get(policy, policy), *(_loss(by_bound, bound, number) for bound in columns)]
-            for (depth, policy), by_bound in groups.items()
-            for columns in [[None] * len(bounds) if policy == WHOLE else bounds]
-        ]
-        text += table(["layers", "memory", *map(str, bounds)], rows) + "\n"
-    distance = max(first["distances"])
-    text += "## Planted facts\n" + RECALL_NOTES.format(**{**about, "distance": distance})
-    place = first["distances"].index(distance)
     rows = [
-        [str(depth), NAMES.get(policy, policy), *(_recall(by_bound, bound, place) for bound in columns)]
-        for (depth, policy), by_bound in groups.items()
+        [str(depth), NAMES.get(policy, policy), *(show(by_bound[bound]) for bound in columns)]
+        for (depth, policy), by_bound in group_by_memory(results).items()
         for columns in [[None] * len(bounds) if policy == WHOLE else bounds]
     ]
-    text += table(["layers", "memory", *map(str, bounds)], rows)
-    costs = mean_costs(results)
-    text += "\n## Mean cost\n\nOver models, texts and bounds, in nats per token.\n\n"
-    return text + table(["policy", "cost"], [[policy, f"{cost:+.4f}"] for policy, cost in costs.items()])
+    return table(["layers", "memory", *map(str, bounds)], rows)
 
 
-def _loss(by_bound, bound: int | None, number: int) -> str:
-    result = by_bound[bound]
-    shown = f"{result['loss'][number]:.3f}"
+def _value(result: dict[str, Any], number: int) -> str:
+    shown = f"{result['value'][number]:.3f}"
     if "cost" in result:
         shown += f" ({result['cost'][number]:+.3f} ± {result['cost_error'][number]:.3f})"
     return shown
 
 
-def _recall(by_bound, bound: int | None, place: int) -> str:
-    return f"{by_bound[bound]['recall'][place]:.2f} ± {by_bound[bound]['recall_error'][place] or 0:.2f}"
+def _recall(result: dict[str, Any], place: int) -> str:
+    return f"{result['recall'][place]:.2f} ± {result['recall_error'][place] or 0:.2f}"
 
 
 def draw(runs: list[tuple[dict[str, Any], dict[str, np.ndarray]]]) -> plt.Figure:
-    """Draws losses by bound for each text, losses by position for one bound, and recall; a column a depth."""
+    """Draws each measure by bound, the first one by position for one bound, and recall; a column a depth."""
     results = [result for result, _ in runs]
-    groups, texts = group_by_memory(results), results[0]["texts"]
+    groups, distances = group_by_memory(results), results[0]["distances"]
+    labels = [
+        f"{name},\n{measure}"
+        for name, measure in zip(results[0]["texts"], results[0]["measures"], strict=True)
+    ]
     depths = sorted({depth for depth, _ in groups})
     arrays = {result["name"]: arrays for result, arrays in runs}
-    num_rows = len(texts) + 2
+    num_rows = len(labels) + (2 if distances else 1)
     figure, axes = plt.subplots(
         num_rows, len(depths), figsize=(3.6 * len(depths) + 0.6, 2.6 * num_rows), squeeze=False, sharey="row"
     )
     for column, depth in zip(axes.T, depths, strict=True):
         mine = {policy: by_bound for (layers, policy), by_bound in groups.items() if layers == depth}
         column[0].set_title(f"{depth} layer{'' if depth == 1 else 's'}", fontsize=11)
-        for number, panel in enumerate(column[: len(texts)]):
-            _draw_by_bound(panel, mine, lambda result, number=number: result["loss"][number])
-        _draw_by_position(column[-2], mine, arrays)
-        _draw_by_bound(column[-1], mine, lambda result: result["recall"][np.argmax(result["distances"])])
-    for row, name in zip(axes, texts, strict=False):
-        row[0].set_ylabel(f"loss, {name}", fontsize=9)
-    axes[-2, 0].set_ylabel(f"loss by position, {texts[0]}", fontsize=9)
-    axes[-1, 0].set_ylabel(f"recall over {max(results[0]['distances']):,} tokens, nats", fontsize=9)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=4, loc="upper center", frameon=False, fontsize=9)
+        for number, panel in enumerate(column[: len(labels)]):
+            _draw_by_bound(panel, mine, lambda result, number=number: result["value"][number])
+        _draw_by_position(column[len(labels)], mine, arrays)
+        if distances:
+            _draw_by_bound(column[-1], mine, lambda result: result["recall"][np.argmax(distances)])
+    labels.append(labels[0])
+    if distances:
+        labels.append(f"recall over {max(distances):,} tokens,\nnats")
+    for row, label in zip(axes, labels, strict=True):
+        row[0].set_ylabel(label, fontsize=9)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), ncols=4, loc="upper center", frameon=False, fontsize=9
+    )
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / (2.6 * num_rows)))
     return figure
 
@@ -202,13 +215,13 @@ def _draw_by_bound(panel: plt.Axes, by_policy, value) -> None:
 
 
 def _draw_by_position(panel: plt.Axes, by_policy, arrays) -> None:
-    """Losses on the first text at the second smallest bound, means over a sixteenth of the positions."""
+    """The first measure at the second smallest bound, means over a sixteenth of the positions."""
     for policy, by_bound in by_policy.items():
         bounds = sorted(by_bound, key=lambda bound: bound or 0)
         bound = bounds[min(1, len(bounds) - 1)]
         result = by_bound[bound]
-        loss_N = arrays[result["name"]]["loss0"].mean(0)
-        steps = [part.mean() for part in np.array_split(loss_N, min(16, len(loss_N)))]
+        value_S = arrays[result["name"]]["value0"].mean(0)
+        steps = [part.mean() for part in np.array_split(value_S, min(16, len(value_S)))]
         places = (np.arange(len(steps)) + 0.5) * result["context"] / len(steps)
         style = {"linestyle": "--" if policy == WINDOW else "-", "linewidth": 1.2}
         panel.plot(places, steps, color=COLOURS[policy], **style)

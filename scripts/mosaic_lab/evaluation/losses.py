@@ -8,15 +8,31 @@ from transformers import PreTrainedModel
 
 
 @torch.no_grad()
+def token_logits(model: PreTrainedModel, ids_BT: np.ndarray, **options) -> torch.Tensor:
+    """Logits that predict each token but the first of each row, float32 `(rows, time - 1, vocab)`.
+
+    Args:
+        model (`PreTrainedModel`): a causal language model.
+        ids_BT (`np.ndarray`): rows of tokens.
+        options: further arguments of the model, such as a cache.
+    """
+    ids = torch.from_numpy(ids_BT).to(model.device)
+    return model(input_ids=ids, **{"use_cache": False, **options}).logits[:, :-1].float()
+
+
+def losses_of(logits_BTV: torch.Tensor, ids_BT: np.ndarray) -> np.ndarray:
+    """Loss on each token but the first of each row, in nats, float32 `(rows, time - 1)`."""
+    ids = torch.from_numpy(ids_BT).to(logits_BTV.device)
+    return F.cross_entropy(logits_BTV.transpose(1, 2), ids[:, 1:], reduction="none").cpu().numpy()
+
+
 def token_losses(model: PreTrainedModel, ids_BT: np.ndarray) -> np.ndarray:
     """Computes the loss on each token but the first of each row, in nats, float32 `(rows, time - 1)`.
 
     Shorter rows are filled up with any token, whose losses the caller drops. They need no mask, because
     nothing before the filling depends on it.
     """
-    ids = torch.from_numpy(ids_BT).to(model.device)
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-    return F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").cpu().numpy()
+    return losses_of(token_logits(model, ids_BT), ids_BT)
 
 
 def row_losses(model: PreTrainedModel, rows_NT: np.ndarray, batch_size: int, label: str) -> np.ndarray:

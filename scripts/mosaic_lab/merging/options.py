@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from mosaic_lab.core.bounds import SEED
-from mosaic_lab.core.command import check_each_once, check_least, check_range
+from mosaic_lab.core.command import check_each_once, check_least
 from mosaic_lab.core.model_options import ModelsOnDeviceArguments
-from mosaic_lab.regbench.data import LONGEST_STRING, NUM_STRINGS
+from mosaic_lab.regbench.data import NUM_STRINGS
 
 
 @dataclass
@@ -14,7 +13,10 @@ class MergingArguments(ModelsOnDeviceArguments):
 
     num_parts: list[int] = field(
         default_factory=lambda: [1, 2, 4, 8],
-        metadata={"help": "Into how many parts to cut what is read; each divides the largest."},
+        metadata={
+            "help": "Into how many parts to cut what is read; each divides the largest, which is also the "
+            "number of RegBench's strings that are read."
+        },
     )
     num_sequences: int = field(default=200, metadata={"help": "Sequences to measure on."})
 
@@ -24,19 +26,6 @@ class MergingArguments(ModelsOnDeviceArguments):
         check_least(self, num_parts=1, num_sequences=2)
         if any(max(self.num_parts) % number for number in self.num_parts):
             raise ValueError(f"num_parts must all divide the largest of them, not {self.num_parts}")
-
-
-@dataclass
-class StringArguments:
-    """RegBench's test languages; of `num_parts`, the largest is how many strings are read."""
-
-    max_string_length: int = field(
-        default=11, metadata={"help": "Longest string, as in the training of the models."}
-    )
-    language_seed: int = field(default=0, metadata={"help": "Seed of the languages, as in training."})
-
-    def __post_init__(self):
-        check_range(self, max_string_length=(1, LONGEST_STRING), language_seed=SEED)
 
 
 def check_strings(merging: MergingArguments) -> None:

@@ -13,18 +13,19 @@ from mosaic_lab.core.fingerprint import hash_weights
 from mosaic_lab.core.work import Experiment, Run, share
 from mosaic_lab.evaluation.models import describe_architecture, expand_patterns, short_names
 from mosaic_lab.merging.measure import check_mosaic, measure_ways
-from mosaic_lab.merging.options import MergingArguments, StringArguments, check_strings
+from mosaic_lab.merging.options import MergingArguments, check_strings
 from mosaic_lab.merging.report import write_report
 from mosaic_lab.regbench.automata import SEPARATOR, VOCAB_SIZE
 from mosaic_lab.regbench.data import Sizes, load
 from mosaic_lab.regbench.metrics import measure
+from mosaic_lab.regbench.options import LanguageArguments
 from mosaic_lab.training.model import load_trained
 
 # Strings whose symbols are predicted after those that are read.
 NUM_PREDICTED = 2
 
 
-def plan_runs(merging: MergingArguments, strings: StringArguments) -> list[Run]:
+def plan_runs(merging: MergingArguments, strings: LanguageArguments) -> list[Run]:
     """Plans a run for each model.
 
     Raises:
@@ -57,13 +58,13 @@ def plan_runs(merging: MergingArguments, strings: StringArguments) -> list[Run]:
     return runs
 
 
-def run_one(run: Run, folder: Path, merging: MergingArguments, strings: StringArguments) -> dict[str, Any]:
+def run_one(run: Run, folder: Path, merging: MergingArguments, strings: LanguageArguments) -> dict[str, Any]:
     """Measures accuracy and total variation distance of the next strings, see `measure_ways`."""
     sequences = list(draw_sequences(merging, strings))
     return measure_ways(run.inputs, sequences, merging.num_parts, folder, run.name)
 
 
-def draw_sequences(merging: MergingArguments, strings: StringArguments) -> Iterator[tuple]:
+def draw_sequences(merging: MergingArguments, strings: LanguageArguments) -> Iterator[tuple]:
     """Test sequences cut in front of separators, as `measure_ways` wants them.
 
     Test languages are the first ones of the endless sequence of a seed, whatever the numbers of others.
@@ -85,6 +86,6 @@ def draw_sequences(merging: MergingArguments, strings: StringArguments) -> Itera
 
 EXPERIMENT = Experiment(
     description="Measures mosaics on RegBench whose strings were read apart and merged.",
-    groups=(MergingArguments, StringArguments),
+    groups=(MergingArguments, LanguageArguments),
     carry_out=share(plan_runs, run_one, write_report),
 )

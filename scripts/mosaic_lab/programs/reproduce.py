@@ -19,7 +19,8 @@ EXPERIMENTS = {
     "inspection": "inspection.experiment",
     "merging_strings": "merging.strings",
     "merging_texts": "merging.texts",
-    "bounding": "bounding.experiment",
+    "bounding_strings": "bounding.strings",
+    "bounding_texts": "bounding.texts",
     "searching": "searching.experiment",
 }
 HELP = """\

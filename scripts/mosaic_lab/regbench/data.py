@@ -28,6 +28,8 @@ NUM_STRINGS = (10, 19)
 # More symbols or sequences would take days.
 LONGEST_STRING, MOST_SEQUENCES = 1000, 10_000_000
 IGNORED = -100
+# Third part of the seed of `draw_long_rows`; the splits have 1, 2 and 3.
+LONG_ROWS = 4
 FEATURES = Features(
     {
         "input_ids": List(Value("int8")),
@@ -68,13 +70,22 @@ def draw_automata(seed: int, number: int, start: int = 0) -> Iterator[Automaton]
 def draw_sequence(
     automaton: Automaton, rng: np.random.Generator, max_string_length: int
 ) -> tuple[list[int], list[int]]:
-    """10 to 19 strings of 1 to `max_string_length` symbols, joined by separators.
+    """10 to 19 strings, see `draw_strings`."""
+    return draw_strings(
+        automaton, rng, max_string_length, int(rng.integers(NUM_STRINGS[0], NUM_STRINGS[1] + 1))
+    )
+
+
+def draw_strings(
+    automaton: Automaton, rng: np.random.Generator, max_string_length: int, num_strings: int
+) -> tuple[list[int], list[int]]:
+    """Strings of 1 to `max_string_length` symbols, joined by separators.
 
     Returns:
         `tuple[list[int], list[int]]`: token ids, and the state after each; 0 after a separator.
     """
     ids, states = [], []
-    for number in range(rng.integers(NUM_STRINGS[0], NUM_STRINGS[1] + 1)):
+    for number in range(num_strings):
         if number:
             ids.append(SEPARATOR)
             states.append(0)
@@ -120,6 +131,31 @@ def load(sizes: Sizes) -> DatasetDict:
         )
         splits[split] = rows.with_transform(add_distributions)
     return splits
+
+
+def draw_long_rows(
+    num_rows: int, length: int, max_string_length: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of as many strings as fill them, of the first test languages, a row each.
+
+    Args:
+        num_rows (`int`): number of rows.
+        length (`int`): tokens in a row; its last string may be cut.
+        max_string_length (`int`): longest string.
+        seed (`int`): `language_seed` of the data set.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: token ids, int64 `(rows, length)`, and the exact distribution of the
+        symbol after each, float32 `(rows, length, 20)`.
+    """
+    rows, distributions = [], []
+    for number, automaton in enumerate(draw_automata(seed, num_rows)):
+        rng = np.random.default_rng([seed, number, LONG_ROWS])
+        # A string has one symbol and its separator at least.
+        ids, states = draw_strings(automaton, rng, max_string_length, length // 2 + 1)
+        rows.append(ids[:length])
+        distributions.append(_look_up([sorted(arcs) for arcs in automaton.transitions], states[:length]))
+    return np.array(rows), np.stack(distributions)
 
 
 def _generate(

@@ -75,3 +75,16 @@ class RegBenchArguments:
             if model not in self.names or model in NGRAMS:
                 raise ValueError(f"grid: {model} is none of the models to train, {', '.join(self.names)}")
         return grid
+
+
+@dataclass
+class LanguageArguments:
+    """RegBench's test languages, for experiments with models that are trained already."""
+
+    max_string_length: int = field(
+        default=11, metadata={"help": "Longest string, as in the training of the models."}
+    )
+    language_seed: int = field(default=0, metadata={"help": "Seed of the languages, as in training."})
+
+    def __post_init__(self):
+        check_range(self, max_string_length=(1, LONGEST_STRING), language_seed=SEED)

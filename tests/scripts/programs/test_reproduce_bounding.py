@@ -5,11 +5,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM
 from mosaic_lab.bounding.facts import plant_facts, recall_of_facts
-from mosaic_lab.bounding.losses import window_losses
+from mosaic_lab.bounding.predictions import bounded_logits, window_logits
 from mosaic_lab.bounding.report import redraw
-from mosaic_lab.evaluation.losses import token_losses
+from mosaic_lab.core.work import load_gathered
+from mosaic_lab.evaluation.losses import token_logits
 from mosaic_lab.programs import reproduce
+from mosaic_lab.regbench.automata import SEPARATOR, VOCAB_SIZE
+from mosaic_lab.regbench.data import draw_automata, draw_long_rows
 
 SMALL = "bounding/small"
 DATA = ("--num_stories", "100", "--validation_fraction", "0.1", "--block_size", "64", "--device", "cpu")
@@ -44,7 +48,7 @@ def test_what_a_run_leaves(trained, gpt2, tmp_path, capsys):
     assert list(results) == expected
     for memory in memories[1:]:
         result = results[f"{trained.name}/{memory}"]
-        difference = result["loss"][0] - results[f"{trained.name}/whole"]["loss"][0]
+        difference = result["value"][0] - results[f"{trained.name}/whole"]["value"][0]
         assert result["cost"] == [pytest.approx(difference, abs=1e-5)] and len(result["recall"]) == 2
     table = (tmp_path / "out" / "results.md").read_text()
     (tmp_path / "out" / "results.md").unlink()
@@ -74,15 +78,14 @@ def test_windows_see_what_they_should(gpt2):
     """Each token is predicted from the 24 to 31 tokens before it, read with positions from 0, or from all."""
     model = AutoModelForCausalLM.from_pretrained(gpt2).eval()
     ids_BT = np.random.default_rng(0).integers(0, 320, (2, 75))
-    losses_BT = window_losses(model, ids_BT, window=32, batch_size=3)
-    whole_BT = token_losses(model, ids_BT[:, :32])
-    np.testing.assert_allclose(losses_BT[:, :31], whole_BT, rtol=1e-4)
+    logits_BTV = window_logits(model, ids_BT, window=32, batch_size=3)
+    torch.testing.assert_close(logits_BTV[:, :31], token_logits(model, ids_BT[:, :32]))
     for place in range(31, 74):
         starts = range(place - 30, place - 22)
         expected = [
-            token_losses(model, ids_BT[:, start : place + 2])[:, -1] for start in starts if start >= 0
+            token_logits(model, ids_BT[:, start : place + 2])[:, -1] for start in starts if start >= 0
         ]
-        distance = np.abs(np.array(expected) - losses_BT[:, place]).max(1).min()
+        distance = (torch.stack(expected) - logits_BTV[:, place]).abs().amax((1, 2)).min()
         assert distance < 1e-4, place
 
 
@@ -97,3 +100,54 @@ def test_facts_come_twice(trained):
     losses_NT = np.zeros((6, 51))
     losses_NT[3:, -3:] = 2
     assert recall_of_facts(losses_NT, 6).tolist() == [2, 2, 2]
+
+
+@pytest.fixture(scope="module")
+def learners(tmp_path_factory):
+    """An untrained mosaic and GPT-2 with RegBench's vocabulary."""
+    folder = tmp_path_factory.mktemp("learners")
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 4, "persistent_memory_size": 8}
+    MosaicForCausalLM(MosaicConfig(vocab_size=VOCAB_SIZE, hidden_size=32, **sizes)).save_pretrained(
+        folder / "mosaic"
+    )
+    sizes = {"vocab_size": VOCAB_SIZE, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 32}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **sizes)).save_pretrained(folder / "gpt2")
+    return folder
+
+
+def test_strings_are_measured_as_their_automata_have_it(learners, tmp_path):
+    """The measures at a bound, against those of the automaton's own states, position by position."""
+    sizes = (
+        "--context 80 --bounds 8 32 --num_rows 3 --batch_size 2 --max_string_length 4 --device cpu".split()
+    )
+    models = ["--models", str(learners / "mosaic"), str(learners / "gpt2"), "--policies", "lru"]
+    out = tmp_path / "out"
+    reproduce.main(["bounding/regbench", *models, "--output_dir", str(out), *sizes])
+    runs = {result["name"]: (result, arrays) for result, arrays in load_gathered(out)}
+    assert list(runs) == ["mosaic/whole", "mosaic/lru-8", "mosaic/lru-32", "gpt2/window-8", "gpt2/window-32"]
+    ids_NT, distributions_NTV = draw_long_rows(3, 80, 4, seed=0)
+    model = AutoModelForCausalLM.from_pretrained(learners / "mosaic").eval()
+    logits_NTV = bounded_logits(model, ids_NT, max_pairs=8, policy="lru", chunk_size=4)
+    distances, illegal = [], []
+    for automaton, ids_T, logits_TV, shown_TV in zip(
+        draw_automata(0, 3), ids_NT, logits_NTV, distributions_NTV, strict=True
+    ):
+        state = 0
+        for place, symbol in enumerate(ids_T[:-1]):
+            state = 0 if symbol == SEPARATOR else automaton.transitions[state][symbol]
+            legal = set(automaton.transitions[state])
+            assert set(np.flatnonzero(shown_TV[place])) == legal
+            probabilities = logits_TV[place].softmax(-1)
+            expected = torch.zeros(VOCAB_SIZE)
+            expected[list(legal)] = 1 / len(legal)
+            distances.append(float((probabilities - expected).abs().sum() / 2))
+            illegal.append(int(probabilities.argmax()) not in legal)
+    _, arrays = runs["mosaic/lru-8"]
+    for name, values in {"value0": distances, "value1": illegal}.items():
+        values_NT = np.array(values, dtype=float).reshape(3, 79)
+        expected_NS = np.stack([values_NT[:, :64].mean(1), values_NT[:, 64:].mean(1)], 1)
+        np.testing.assert_allclose(arrays[name], expected_NS, atol=1e-5)
+    result = runs["gpt2/window-8"][0]
+    assert result["measures"] == ["total variation distance", "share of illegal symbols"]
+    assert "Planted" not in (out / "results.md").read_text()
