@@ -5,7 +5,7 @@ with `u = W_psi x` (arXiv 2405.06394, equation 7). Its prediction is the answer 
 (equation 8). So what a unit predicts can be seen one token later, and each pair's part in it is exact.
 
 Shapes: T queries, S pairs, D head size, K candidate tokens; leading dimensions, of units and layers, pass
-through. All sequences hold observable queries only: not the first one, whose memory is empty, and not the
+through. All sequences hold observable queries only: not the first ones, whose memory is empty, and not the
 last one, whose target is not there yet. Errors are relative to the length of the target, so that they lie in
 [0, 2]; losses are in nats; ages in tokens.
 """
@@ -46,13 +46,20 @@ def skill(answer_TD: torch.Tensor, target_TD: torch.Tensor, reference_TD: torch.
     return 1 - squared_distance(answer_TD, target_TD) / squared_distance(reference_TD, target_TD)
 
 
-def mean_of_stored(values_TD: torch.Tensor) -> torch.Tensor:
-    """The mean of the values before each one, `(..., time - 1, head_dim)`: what uniform weights answer.
+def mean_of_stored(values_TD: torch.Tensor, youngest: int = 1, oldest: int | None = None) -> torch.Tensor:
+    """The mean of the values that each query sees, `(..., time - youngest, head_dim)`.
 
-    Row t - 1 is for query t. Forecasters call it climatology.
+    It is what uniform weights on pairs of the ages `youngest` to `oldest` answer; row t - `youngest` is for
+    query t. Forecasters call it climatology.
     """
-    count_T1 = torch.arange(1, values_TD.shape[-2] + 1, device=values_TD.device)[:, None]
-    return (values_TD.cumsum(-2) / count_T1)[..., :-1, :]
+    num_queries = max(values_TD.shape[-2] - youngest, 0)
+    sum_TD = values_TD.cumsum(-2)[..., :num_queries, :]
+    count_T1 = torch.arange(1, num_queries + 1, device=values_TD.device)[:, None]
+    if oldest is not None:
+        size = oldest - youngest + 1
+        sum_TD = torch.cat([sum_TD[..., :size, :], sum_TD[..., size:, :] - sum_TD[..., :-size, :]], -2)
+        count_T1 = count_T1.clamp(max=size)
+    return sum_TD / count_T1
 
 
 def known_part(raw_TD: torch.Tensor, mix_1: torch.Tensor, scale_1: torch.Tensor) -> torch.Tensor:

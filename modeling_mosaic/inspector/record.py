@@ -1,13 +1,14 @@
 """Records of what each memory of a Memory Mosaic stored, answered, got wrong and is worth on a text.
 
 Shapes: L layers, H contextual and P persistent units, T tokens, D head size, C hidden size, M slots. Query t
-sees the pairs before it; pair i is the key of token i and the value that peeks at token i + 1. The names of a
-record's tensors are listed in docs/inspector.md.
+sees pairs before it, which ones its unit's kind tells; pair i is the key of token i and the value that peeks
+at token i + 1. The names of a record's tensors are listed in docs/inspector.md.
 """
 
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -19,14 +20,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from ..complete_files import replacing
 from ..model_fingerprint import fingerprint
+from .anatomy import layers_of
 from .catalogue import MEASURES
-from .edit import memory_layers
 from .explanation import Explanation, SlotShare, describe_unit, explain_pairs, explain_slots
-from .summary import masked_scores, summarise
+from .pairs import StoredPairs, UnitKind
+from .summary import constant_answer, summarise
 from .text import decode_tokens, encode_text
 from .trace import trace
 
-FORMAT, FORMAT_VERSION = "memory-mosaics-record", "1"
+FORMAT, FORMAT_VERSION = "memory-mosaics-record", "2"
 
 
 def record_memories(
@@ -76,11 +78,14 @@ def record_memories(
     finally:
         model.train(was_training)
     tensors = summary.stack()
+    parts = layers_of(model)[0]
     details = {
         "tokens": tokens,
         "offsets": offsets,
         "text": text,
         "sources": [{"first": 0, "name": "text"}],
+        "kinds": [asdict(kind) for kind in parts.kinds],
+        "num_persistent_units": parts.count("persistent"),
         "config": json.loads(model.config.to_json_string(use_diff=False)),
         "model_name": name,
         "model_fingerprint": fingerprint(model),
@@ -92,7 +97,7 @@ def record_memories(
 
 
 def _check_model(model: PreTrainedModel) -> None:
-    memory_layers(model)
+    layers_of(model)
     if not hasattr(model, "lm_head"):
         raise ValueError(f"model must predict tokens (MosaicForCausalLM), unlike {type(model).__name__}")
     if any(parameter.is_meta for parameter in model.parameters()):
@@ -112,7 +117,8 @@ def _read_text(tokenizer, text: str | Sequence[int]):
 
 def _name_tokens(tokenizer, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     """The texts of all tokens that the record names by their ids."""
-    named = torch.cat([tensors["readout.token_ids"], tensors["persistent.slot_tokens"].flatten()]).unique()
+    names = [name for name in ("readout.token_ids", "persistent.slot_tokens") if name in tensors]
+    named = torch.cat([tensors[name].flatten() for name in names]).unique()
     # A vocabulary may be padded with ids that no token has.
     return {
         str(token_id): f"[{token_id}]"
@@ -157,6 +163,8 @@ class MemoryRecord:
         offsets (`list[list[int]]`): first character of each token in `text`, and the one after its last.
         text (`str`): the text.
         sources (`list[dict]`): which tokens come from where: the first of them, and the `name` of the text.
+        kinds (`list[UnitKind]`): of each contextual unit of a layer, which pairs its queries see.
+        num_persistent_units (`int`): of a layer.
         config (`dict`): the model's config.
         model_name, model_fingerprint (`str`): where the model came from, and a digest of its parameters, as a
             `MosaicMemory` has it.
@@ -171,6 +179,8 @@ class MemoryRecord:
         self.offsets: list[list[int]] = details["offsets"]
         self.text: str = details["text"]
         self.sources: list[dict[str, Any]] = details["sources"]
+        self.kinds = [UnitKind(**kind) for kind in details["kinds"]]
+        self.num_persistent_units: int = details["num_persistent_units"]
         self.config: dict[str, Any] = details["config"]
         self.model_name: str = details["model_name"]
         self.model_fingerprint: str = details["model_fingerprint"]
@@ -195,11 +205,7 @@ class MemoryRecord:
 
     @property
     def num_units(self) -> int:
-        return self.config["num_attention_heads"]
-
-    @property
-    def num_persistent_units(self) -> int:
-        return self.config["num_persistent_heads"]
+        return len(self.kinds)
 
     @property
     def measures(self) -> list[str]:
@@ -280,22 +286,37 @@ class MemoryRecord:
     ) -> torch.Tensor:
         """Weights `(queries, time)` of a contextual unit's pairs, recomputed exactly from its keys.
 
-        0 where a pair is not stored yet; a row of zeros for the first query, whose memory is empty.
+        0 where a query does not see a pair; a row of zeros where the memory is empty, as for the first query.
         """
-        self.check_unit(layer, unit)
-        keys_TD = self.tensors["contextual.keys"][layer, unit]
+        stored = self.stored(layer, unit)
         chosen_n = torch.arange(self.num_tokens)[queries].reshape(-1)
-        scores_nT = keys_TD[chosen_n] @ keys_TD.mT
-        stored_nT = torch.arange(self.num_tokens) < chosen_n[:, None]
-        return scores_nT.masked_fill(~stored_nT, -torch.inf).softmax(-1).nan_to_num(0)
+        return stored.scores(chosen_n, self.num_tokens)[0].softmax(-1).nan_to_num(0)
 
     def answers(self, layer: int, unit: int) -> torch.Tensor:
-        """Answers `(time, head_dim)` of a contextual unit, recomputed exactly; 0 at the first query."""
-        self.check_unit(layer, unit)
-        values_tD = self.tensors["contextual.values"][layer, unit]
-        keys_1TD = self.tensors["contextual.keys"][layer, unit][None]
-        scores_TS = masked_scores(keys_1TD, 0, self.num_tokens)[0]
-        return scores_TS.softmax(-1).nan_to_num(0) @ values_tD
+        """Answers `(time, head_dim)` of a contextual unit, recomputed exactly; 0 where it sees no pair."""
+        return self.stored(layer, unit).answers()[0]
+
+    def stored(self, layer: int, unit: int | None = None) -> StoredPairs:
+        """Queries, keys and values of a contextual unit, or of all of a layer."""
+        if unit is not None:
+            self.check_unit(layer, unit)
+        units = slice(None) if unit is None else slice(unit, unit + 1)
+        keys_HTD, values_HtD, scale_HT = (
+            self.tensors[f"contextual.{name}"][layer, units] for name in ("keys", "values", "query_scale")
+        )
+        return StoredPairs(scale_HT[..., None] * keys_HTD, keys_HTD, values_HtD, self.kinds[units])
+
+    def ablated_answer(self, layer: int, unit: int, memory: str, time: int | None = None) -> torch.Tensor:
+        """What mean ablation puts in place of a unit's answers, `(time, size)`: for [`MemoryEdit.ablate`].
+
+        Args:
+            layer, unit (`int`), memory (`str`): which unit; "contextual" or "persistent".
+            time (`int`, *optional*): of another text.
+        """
+        self.check_unit(layer, unit, memory)
+        youngest = self.kinds[unit].youngest if memory == "contextual" else 0
+        mean_D = self.tensors[f"{memory}.mean_answer"][layer, unit]
+        return constant_answer(mean_D, youngest, self.num_tokens if time is None else time)
 
     def explain(self, layer: int, unit: int, token: int, most: int = 16) -> Explanation:
         """The pairs behind a contextual unit's answer at a token, in words and numbers.
@@ -314,9 +335,11 @@ class MemoryRecord:
         """The trained pairs behind a persistent unit's answer at a token, the heaviest first.
 
         Raises:
-            ValueError: as [`explain`].
+            ValueError: as [`explain`], and for a model whose persistent memories have no trained pairs.
         """
         self.check_unit(layer, unit, "persistent")
+        if "persistent.slot_use" not in self.tensors:
+            raise ValueError("the model's persistent memories have no trained pairs: they are feed-forward")
         return explain_slots(self, layer, unit, self._find_token(token))
 
     def sentence(self, layer: int, unit: int) -> str:

@@ -80,8 +80,8 @@ class LiveModel:
             if how not in ("mean", "zero"):
                 raise ValueError(f"how must be mean or zero, not {how!r}")
             self.record.check_unit(layer, unit, memory)
-            mean_D = self.record.tensors[f"{memory}.mean_answer"][layer, unit] if how == "mean" else None
-            edit.ablate(layer=layer, unit=unit, answer=mean_D, memory=memory)
+            answer = self.record.ablated_answer(layer, unit, memory, len(place_of)) if how == "mean" else None
+            edit.ablate(layer=layer, unit=unit, answer=answer, memory=memory)
         return edit
 
     @torch.no_grad()
@@ -92,14 +92,15 @@ class LiveModel:
             question (`dict`): `layer`, `unit`, `token`, and the `count` of candidates.
 
         Raises:
-            ValueError: for what the text or the model has not, or the first token, whose memory is empty.
+            ValueError: for what the text or the model has not, or a token at which the memory is empty.
         """
         layer, unit, token, count = (int(question[name]) for name in ("layer", "unit", "token", "count"))
         self.record.check_unit(layer, unit)
-        if not 0 < token < len(self.token_ids) or not 0 < count <= MOST_CANDIDATES:
+        first = self.record.kinds[unit].youngest
+        if not first <= token < len(self.token_ids) or not 0 < count <= MOST_CANDIDATES:
             raise ValueError(
-                f"token must lie in [1, {len(self.token_ids)}) and count in [1, {MOST_CANDIDATES}], not "
-                f"{token} and {count}"
+                f"token must lie in [{first}, {len(self.token_ids)}) and count in [1, {MOST_CANDIDATES}], "
+                f"not {token} and {count}"
             )
         ids_T = torch.tensor(self.token_ids, device=self.model.device)
         heard = trace(self.model, ids_T[: token + 1])

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..memory_norms import SCALAR_GAIN
 from . import measures
-from .edit import memory_layers
+from .anatomy import memory_layers
 from .readout import TOP_TOKENS, Readout, output_of
 from .trace import LayerTrace, Trace
 

@@ -22,6 +22,18 @@ HOSTILE = (
 )
 
 
+@pytest.fixture
+def makers(make_model, make_v2):
+    """Builds small models, by kind."""
+    return {"mosaic": make_model, "mosaic_v2": make_v2}
+
+
+@pytest.fixture(params=["mosaic", "mosaic_v2"])
+def make(request, makers):
+    """Builds small models of either kind."""
+    return makers[request.param]
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     backend = ByteLevelBPETokenizer()

@@ -16,9 +16,9 @@ TIME = 20
 
 
 @pytest.fixture
-def served(make_model, random_tokens):
+def served(make, random_tokens):
     """A model, its record, and a function that asks the server of the record's page."""
-    model = make_model()
+    model = make()
     record = record_memories(model, None, random_tokens(TIME).tolist())
     server = make_server(model, record)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -55,19 +55,22 @@ def test_page_and_status(served):
 def test_edits_are_those_of_python(served):
     model, record, ask = served
     ids = record.tensors["token_ids"]
-    mean = record.tensors["persistent.mean_answer"][1, 2]
+    last, persistent = record.num_units - 1, record.num_persistent_units - 1
+    means = [record.ablated_answer(1, last, "contextual"), record.ablated_answer(1, persistent, "persistent")]
     edits = {
         "deletions": MemoryEdit().delete(layer=0, unit=1, pairs=[3, 4]).delete(pairs=[6]),
         "ablations": MemoryEdit()
         .ablate(layer=0, unit=1)
-        .ablate(layer=1, unit=2, answer=mean, memory="persistent"),
+        .ablate(layer=1, unit=last, answer=means[0])
+        .ablate(layer=1, unit=persistent, answer=means[1], memory="persistent"),
         "without": MemoryEdit(),
     }
     questions = {
         "deletions": [{"layer": 0, "unit": 1, "pairs": [3, 4]}, {"layer": None, "unit": None, "pairs": [6]}],
         "ablations": [
             {"memory": "contextual", "layer": 0, "unit": 1, "how": "zero"},
-            {"memory": "persistent", "layer": 1, "unit": 2, "how": "mean"},
+            {"memory": "contextual", "layer": 1, "unit": last, "how": "mean"},
+            {"memory": "persistent", "layer": 1, "unit": persistent, "how": "mean"},
         ],
         "without": [0, 5],
     }
