@@ -23,7 +23,15 @@ const EAGER = [
   "persistent.slot_callers",
   "persistent.slot_caller_weights",
 ];
-const DETAILS = ["tokens", "config", "model_name", "self_check", "vocabulary"];
+const DETAILS = [
+  "tokens",
+  "config",
+  "kinds",
+  "num_persistent_units",
+  "model_name",
+  "self_check",
+  "vocabulary",
+];
 /** What the measures are called and mean; the same for all records. */
 const catalogue = JSON.parse(atob(document.getElementById("catalogue").textContent));
 const PAIRS = ["pair_index", "pair_weight", "pair_effect"];
@@ -64,6 +72,7 @@ export class Record {
     const tensors = await openFile(file);
     if (tensors.metadata.format !== "memory-mosaics-record")
       throw new Error(`${file.name} holds no record of memories`);
+    if (!tensors.metadata.kinds) throw new Error(`${file.name} is of an older version; record it again`);
     return new Record(tensors, null).load();
   }
 
@@ -83,8 +92,8 @@ export class Record {
     this.name = this.model_name.split(/[\\/]/).filter(Boolean).at(-1) ?? "model";
     this.T = this.tokens.length;
     this.L = this.config.num_hidden_layers;
-    this.H = this.config.num_attention_heads;
-    this.P = this.config.num_persistent_heads ?? this.H;
+    this.H = this.kinds.length;
+    this.P = this.num_persistent_units;
     this.same = (other) =>
       other && other.T === this.T && other.tokens.every((token, i) => token === this.tokens[i]);
   }
@@ -122,6 +131,21 @@ export class Record {
   /** All units' names, layer by layer. */
   get unitNames() {
     return Array.from({ length: this.L * this.H }, (_, i) => `${Math.floor(i / this.H)}.${i % this.H}`);
+  }
+
+  /** Which pairs a unit sees: { name, youngest, oldest }. */
+  kind(unit) {
+    return this.kinds[Number(unit.split(".")[1])];
+  }
+
+  /** Whether units are of several kinds. */
+  get isMixed() {
+    return new Set(this.kinds.map(({ name }) => name)).size > 1;
+  }
+
+  /** A unit's name, with its kind where there are several. */
+  title(unit) {
+    return this.isMixed && this.unitNames.includes(unit) ? `${unit} (${this.kind(unit).name})` : unit;
   }
 
   place(unit, width = this.H) {
@@ -170,12 +194,12 @@ export class Record {
     const leading = name.split(".").map(Number);
     const file = this.openUnit ? await this.openUnit(`unit.${name}`) : this.file;
     const part = (key) => (this.openUnit ? file.array(key) : file.array(key, ...leading));
-    const unit = { name, T: this.T, pairs: Math.max(0, this.T - 1), exact: false };
+    const unit = { name, T: this.T, pairs: Math.max(0, this.T - 1), kind: this.kind(name), exact: false };
     if (file && this.T) {
-      const [keys, values, output] = await Promise.all(
-        ["contextual.keys", "contextual.values", "contextual.output"].map(part),
+      const [keys, scale, values, output] = await Promise.all(
+        ["keys", "query_scale", "values", "output"].map((one) => part(`contextual.${one}`)),
       );
-      Object.assign(unit, { keys, values, output, dim: keys.length / this.T, exact: true });
+      Object.assign(unit, { keys, scale, values, output, dim: keys.length / this.T, exact: true });
     }
     if (unit.exact || !this.file.has("contextual.pair_index")) return unit;
     unit.kept = this.file.shape("contextual.pair_index")[3];

@@ -5,6 +5,10 @@ import { bars } from "inspector/charts";
 import { context, number, percent, quoted, signed } from "inspector/words";
 import { stacked, tableFigure } from "inspector/export";
 
+const WITHOUT_SLOTS =
+  "The persistent memory of a layer is a feed-forward network, one unit without pairs to look at. What it is " +
+  "worth, and what it adds to the logits, is measured like that of any unit.";
+
 export class SlotView {
   constructor(panel) {
     this.panel = panel;
@@ -69,18 +73,16 @@ export class SlotView {
   update(changed) {
     if (!["bank", "tab", "theme"].some((name) => changed.has(name))) return;
     const { panel } = this,
-      { record, state } = panel,
       use = this.part("slot_use"),
       slots = this.slots(),
       { unit } = this;
+    this.chart = null;
     if (!use) {
-      redraw(this.host, h("p", { class: "quiet" }, "This record holds no persistent memories."));
+      redraw(this.host, this.chooser(unit), this.facts(unit), h("p", { class: "quiet" }, WITHOUT_SLOTS));
       return;
     }
     const sorted = Float32Array.from(use).sort().reverse(),
       total = sorted.reduce((sum, x) => sum + x, 0);
-    const dead = record.unitValue("persistent_dead_slots", unit),
-      facts = record.measures.filter(({ memory, shape }) => memory === "persistent" && shape !== "relation");
     this.chart = bars({
       width: panel.width,
       values:
@@ -91,31 +93,8 @@ export class SlotView {
     });
     redraw(
       this.host,
-      menu(
-        "Persistent unit",
-        this.names.map((name) => [name, name]),
-        unit,
-        (bank) => state.set({ bank }),
-      ),
-      h(
-        "dl",
-        { class: "facts" },
-        facts.map((measure) =>
-          h(
-            "div",
-            { title: measure.description },
-            h("dt", {}, measure.title),
-            h(
-              "dd",
-              {},
-              measure.name === "persistent_dead_slots"
-                ? percent(dead)
-                : number(record.unitValue(measure.name, unit)),
-              h("small", {}, measure.unit && ` ${measure.unit}`),
-            ),
-          ),
-        ),
-      ),
+      this.chooser(unit),
+      this.facts(unit),
       this.chart,
       h(
         "p",
@@ -140,6 +119,43 @@ export class SlotView {
             { "data-focus": "slots" },
           ),
         ),
+    );
+  }
+
+  chooser(unit) {
+    return menu(
+      "Persistent unit",
+      this.names.map((name) => [name, name]),
+      unit,
+      (bank) => this.panel.state.set({ bank }),
+    );
+  }
+
+  /** What is measured of persistent units. */
+  get measures() {
+    return this.panel.record.measures.filter(
+      ({ memory, shape }) => memory === "persistent" && shape !== "relation",
+    );
+  }
+
+  facts(unit) {
+    const value = (name) => this.panel.record.unitValue(name, unit);
+    return h(
+      "dl",
+      { class: "facts" },
+      this.measures.map(({ name, title, unit, description }) =>
+        h(
+          "div",
+          { title: description },
+          h("dt", {}, title),
+          h(
+            "dd",
+            {},
+            name === "persistent_dead_slots" ? percent(value(name)) : number(value(name)),
+            h("small", {}, unit && ` ${unit}`),
+          ),
+        ),
+      ),
     );
   }
 
@@ -188,6 +204,11 @@ export class SlotView {
 
   table() {
     const { record } = this.panel;
+    if (!this.part("slot_use"))
+      return {
+        columns: ["measure", "value"],
+        rows: this.measures.map(({ name, title }) => [title, record.unitValue(name, this.unit)]),
+      };
     return {
       columns: ["slot", "use", "key length", "speaks for", "called by"],
       rows: this.slots().map(({ slot, use, length, tokens, callers }) => [
@@ -202,7 +223,7 @@ export class SlotView {
 
   figure() {
     return stacked(`Persistent unit ${this.unit} of ${this.panel.name}`, [
-      this.chart,
+      ...(this.chart ? [this.chart] : []),
       tableFigure(this.table()),
     ]);
   }

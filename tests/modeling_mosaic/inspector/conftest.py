@@ -8,7 +8,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
-from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicV2Config, MosaicV2ForCausalLM
 from modeling_mosaic.inspector.page import write_page
 from modeling_mosaic.inspector.record import record_memories
 
@@ -58,6 +58,29 @@ def model(tokenizer):
 @pytest.fixture(scope="session")
 def record(model, tokenizer):
     return record_memories(model, tokenizer, STORY)
+
+
+@pytest.fixture(scope="session")
+def record_v2(tokenizer):
+    """The same text in the second model: short-term memories that forget, long-term ones that wait."""
+    torch.manual_seed(0)
+    config = MosaicV2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        short_memory_size=20,
+        long_memory_delay=9,
+        long_memory_delay_range=(9, 20),
+    )
+    return record_memories(MosaicV2ForCausalLM(config).eval(), tokenizer, STORY)
+
+
+@pytest.fixture
+def record_of(request):
+    """The record of a model, by the model's kind."""
+    names = {"mosaic": "record", "mosaic_v2": "record_v2"}
+    return lambda kind: request.getfixturevalue(names[kind])
 
 
 @pytest.fixture(scope="session")

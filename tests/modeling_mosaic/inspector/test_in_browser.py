@@ -26,15 +26,38 @@ CHOSEN = "v=pairs&u=0.1&t=60"
 
 def without(record, layer, unit, token, pairs):
     """Prediction error of a unit that has forgotten some pairs, in float64 from its keys and values."""
-    keys, values = (record.tensors[f"contextual.{name}"][layer, unit].double() for name in ("keys", "values"))
-    scores = keys[:token] @ keys[token]
-    scores[list(pairs)] = -torch.inf
-    return ((scores.softmax(0) @ values[:token] - values[token]).norm() / values[token].norm()).item()
+    keys, values, scale = (
+        record.tensors[f"contextual.{name}"][layer, unit].double()
+        for name in ("keys", "values", "query_scale")
+    )
+    seen = [pair for pair in seen_by(record, unit, token) if pair not in pairs]
+    answer = (scale[token] * keys[seen] @ keys[token]).softmax(0) @ values[seen]
+    return ((answer - values[token]).norm() / values[token].norm()).item()
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_view_opens_offline_without_a_word(show, record, width, scheme):
+def seen_by(record, unit, token):
+    """The pairs that a unit sees at a token, by its config's h and m."""
+    config, heads = record.config, record.config["num_attention_heads"]
+    if config["model_type"] == "mosaic":
+        return list(range(token))
+    if unit < heads:
+        return list(range(max(0, token - config["short_memory_size"]), token))
+    return list(range(token - config["long_memory_delay"] + 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "scheme"),
+    [
+        ("mosaic", 1280, "light"),
+        ("mosaic", 1280, "dark"),
+        ("mosaic", 390, "light"),
+        ("mosaic", 390, "dark"),
+        ("mosaic_v2", 1280, "light"),
+        ("mosaic_v2", 390, "dark"),
+    ],
+)
+def test_every_view_opens_offline_without_a_word(show, record_of, kind, width, scheme):
+    record = record_of(kind)
     shown = show(
         record, viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
     )
@@ -55,8 +78,11 @@ def test_policy_refuses_the_network(show, record):
     assert shown.page.evaluate("fetch(location.href).then(() => 'read', () => 'refused')") == "refused"
 
 
-@pytest.mark.parametrize(("unit", "token"), [("0.1", 60), ("1.2", 33)])
-def test_hover_lights_the_pairs_that_python_names(show, record, unit, token):
+@pytest.mark.parametrize(
+    ("kind", "unit", "token"), [("mosaic", "0.1", 60), ("mosaic", "1.2", 33), ("mosaic_v2", "1.4", 60)]
+)
+def test_hover_lights_the_pairs_that_python_names(show, record_of, kind, unit, token):
+    record = record_of(kind)
     shown = show(record, f"u={unit}&t=5")
     shown.page.hover(f"#r0-t{token}")
     shown.page.locator(".said", has_text=f"{token} «").first.wait_for()
@@ -68,46 +94,50 @@ def test_hover_lights_the_pairs_that_python_names(show, record, unit, token):
     assert sorted(lit) == sorted([pair + 1, pair] for pair in best)
 
 
-def test_pairs_and_deletions_agree_with_python(show, record):
-    token, shown = 60, show(record, CHOSEN)
-    shown.page.click("text=Show 50 more")
-    explained = record.explain(0, 1, token, most=token)
+@pytest.mark.parametrize(("kind", "unit"), [("mosaic", 1), ("mosaic_v2", 1), ("mosaic_v2", 5)])
+def test_pairs_and_deletions_agree_with_python(show, record_of, kind, unit):
+    record, token = record_of(kind), 60
+    shown = show(record, f"v=pairs&u=0.{unit}&t={token}")
+    shown.page.click("text=/Show \\d+ more/")
+    explained = record.explain(0, unit, token, most=token)
     assert shown.fact("error") == pytest.approx(explained.error, abs=DIGIT)
     table = shown.pairs()
-    assert sorted(table) == list(range(token))
+    assert sorted(table) == seen_by(record, unit, token)
     for share in explained.pairs:
         row = table[share.pair]
         assert row["weight"] == pytest.approx(share.weight, abs=DIGIT / 2)
         assert row["share"] == pytest.approx(share.share_of_answer, abs=DIGIT)
         assert row["logit"] == pytest.approx(share.share_of_logit, abs=DIGIT)
-        assert row["without"] == pytest.approx(without(record, 0, 1, token, [share.pair]), abs=DIGIT / 4)
+        assert row["without"] == pytest.approx(without(record, 0, unit, token, [share.pair]), abs=DIGIT / 4)
     gone = [share.pair for share in explained.pairs[:3]]
     for count, pair in enumerate(gone, start=1):
         shown.page.locator(f"tr[data-pair='{pair}'] input").uncheck()
         shown.page.locator(f"text=Restore {count} forgotten").wait_for()
-        assert shown.fact("error") == pytest.approx(without(record, 0, 1, token, gone[:count]), abs=DIGIT)
+        assert shown.fact("error") == pytest.approx(without(record, 0, unit, token, gone[:count]), abs=DIGIT)
     shown.page.click("text=Restore 3 forgotten")
     shown.page.locator("text=Restore 3 forgotten").wait_for(state="detached")
     assert shown.fact("error") == pytest.approx(explained.error, abs=DIGIT)
 
 
-def test_trivial_predictors_and_expected_tokens_agree_with_python(show, record):
-    token, shown = 60, show(record, CHOSEN)
-    values = record.tensors["contextual.values"][0, 1].double()
-    ids, raw = record.tensors["readout.token_ids"], record.tensors["readout.raw_values"][1].double()
-    mix = record.tensors["contextual.mix"][0, 1].double()
+@pytest.mark.parametrize(("kind", "unit"), [("mosaic", 1), ("mosaic_v2", 2), ("mosaic_v2", 4)])
+def test_trivial_predictors_and_expected_tokens_agree_with_python(show, record_of, kind, unit):
+    record, token = record_of(kind), 60
+    shown, seen = show(record, f"v=pairs&u=0.{unit}&t={token}"), seen_by(record, unit, token)
+    values = record.tensors["contextual.values"][0, unit].double()
+    ids, raw = record.tensors["readout.token_ids"], record.tensors["readout.raw_values"][unit].double()
+    mix = record.tensors["contextual.mix"][0, unit].double()
     known = mix * raw[torch.searchsorted(ids, record.tensors["token_ids"][token])]
     guesses = {
-        "mean of the values": values[:token].mean(0),
-        "newest value": values[token - 1],
+        "mean of the values": values[seen].mean(0),
+        "newest value": values[seen[-1]],
         "known part": known * values[0].norm() / known.norm(),
     }
     for name, guess in guesses.items():
-        seen = as_number(shown.page.locator(".references li", has_text=name).locator("b").inner_text())
-        assert seen == pytest.approx(
+        shown_error = as_number(shown.page.locator(".references li", has_text=name).locator("b").inner_text())
+        assert shown_error == pytest.approx(
             ((guess - values[token]).norm() / values[token].norm()).item(), abs=DIGIT
         )
-    answer = record.answers(0, 1)[token].double()
+    answer = record.answers(0, unit)[token].double()
     would = known + (1 - mix) * raw
     best = (would @ answer / (would.norm(dim=-1) * answer.norm())).topk(8)
     rows = shown.page.locator(".readings > div").first.locator("li")
@@ -124,6 +154,31 @@ def test_units_without_keys_show_effects_and_no_switches(show, record):
     for pair, row in rows.items():
         assert row["weight"] == pytest.approx(record.weights(1, 0, 40)[0, pair].item(), abs=DIGIT / 2)
         assert row["without"] == pytest.approx(without(record, 1, 0, 40, [pair]), abs=DIGIT)
+
+
+def test_kinds_of_units_are_told_apart(show, record_v2):
+    """Short and long units in one table; an empty long memory says so; no slots, but what they are worth."""
+    shown = show(record_v2, "u=0.4&t=5")
+    page = shown.page
+    kinds = {unit: kind.name for unit, kind in enumerate(record_v2.kinds)}
+    rows = page.locator(".units tbody tr:first-child").evaluate_all(
+        "rows => rows.map(row => [row.cells[0].innerText, row.cells[1].innerText])"
+    )
+    assert len(rows) == 12 and all(kinds[int(unit.split(".")[1])] == kind for unit, kind in rows)
+    page.fill(".filter input", "long")
+    page.locator("text=6 of 12 units").wait_for()
+    page.click("#tab-pairs")
+    assert "pairs from 9 tokens ago on" in page.locator("#views").inner_text()
+    page.click("#tab-slots")
+    worth = record_v2.unit_measure("persistent_ablation_cost")[0, 0].item()
+    assert as_number(page.locator(".slots dd").first.inner_text().split()[0]) == pytest.approx(
+        worth, abs=DIGIT
+    )
+    for tab in TABS:
+        page.click(f"#tab-{tab}")
+        ElementTree.fromstring(download(shown, "SVG"))
+        assert len(list(csv.reader(io.StringIO(download(shown, "CSV").decode("utf-8-sig"))))) > 0
+    assert shown.problems == []
 
 
 def test_a_link_restores_the_view_in_a_fresh_page(show, record):
