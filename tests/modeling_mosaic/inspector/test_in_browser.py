@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import threading
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -26,13 +27,17 @@ CHOSEN = "v=pairs&u=0.1&t=60"
 
 def without(record, layer, unit, token, pairs):
     """Prediction error of a unit that has forgotten some pairs, in float64 from its keys and values."""
-    keys, values, scale = (
-        record.tensors[f"contextual.{name}"][layer, unit].double()
-        for name in ("keys", "values", "query_scale")
-    )
+    names = ("keys", "values", "query_scale")
+    keys, values, scale = (record.tensors[f"contextual.{name}"][layer, unit].double() for name in names)
     seen = [pair for pair in seen_by(record, unit, token) if pair not in pairs]
     answer = (scale[token] * keys[seen] @ keys[token]).softmax(0) @ values[seen]
     return ((answer - values[token]).norm() / values[token].norm()).item()
+
+
+def visible(token):
+    """A token as the page writes it: controls show."""
+    pictures = {"\n": "↵", "\r": "␍", "\t": "⇥"}
+    return re.sub(r"[\0-\x1f\x7f]", lambda c: pictures.get(c[0], f"⟨{ord(c[0]):04X}⟩"), token)
 
 
 def seen_by(record, unit, token):
@@ -141,7 +146,7 @@ def test_trivial_predictors_and_expected_tokens_agree_with_python(show, record_o
     would = known + (1 - mix) * raw
     best = (would @ answer / (would.norm(dim=-1) * answer.norm())).topk(8)
     rows = shown.page.locator(".readings > div").first.locator("li")
-    named = [f"«{record.token_text(ids[place])}»" for place in best.indices]
+    named = [f"«{visible(record.token_text(ids[place]))}»" for place in best.indices]
     assert rows.locator(".what").all_inner_texts() == named
     cosines = [as_number(text) for text in rows.locator(".amount").all_inner_texts()]
     assert cosines == pytest.approx(best.values.tolist(), abs=DIGIT)
@@ -171,9 +176,8 @@ def test_kinds_of_units_are_told_apart(show, record_v2):
     assert "pairs from 9 tokens ago on" in page.locator("#views").inner_text()
     page.click("#tab-slots")
     worth = record_v2.unit_measure("persistent_ablation_cost")[0, 0].item()
-    assert as_number(page.locator(".slots dd").first.inner_text().split()[0]) == pytest.approx(
-        worth, abs=DIGIT
-    )
+    shown_worth = as_number(page.locator(".slots dd").first.inner_text().split()[0])
+    assert shown_worth == pytest.approx(worth, abs=DIGIT)
     for tab in TABS:
         page.click(f"#tab-{tab}")
         ElementTree.fromstring(download(shown, "SVG"))
