@@ -21,7 +21,7 @@ from .agreement import (
     predictability,
     retrieve_across,
 )
-from .anatomy import LayerParts, layers_of
+from .anatomy import LayerParts, PersistentPart, layers_of
 from .expectation import choose_places, expect_deeper, expect_first
 from .pairs import StoredPairs, UnitKind
 from .readout import Readout, direct_of_the_rest, output_of, read_text
@@ -73,27 +73,28 @@ def summarise(heard: Trace, ablate: bool) -> Summary:
 def _summarise_layers(heard: Trace, summary: Summary, readout: Readout, bar) -> None:
     """Adds the tensors of all layers but those of ablation, and the self-check."""
     direct_T, layers = direct_of_the_rest(heard, readout), layers_of(heard.model)
-    asked, deviations = [], []
+    asked, worst = [], []
     for layer, parts in enumerate(layers):
         layer_trace = heard.listen(layer)
         contextual, states, deviation_HTD = _summarise_contextual(heard, layer, parts, layer_trace, readout)
-        if parts.persistent.query_module is not None:
-            persistent, deviation_PTE = summarise_persistent(heard, layer, layer_trace, readout)
+        deviations = [deviation_HTD]
+        if parts.persistent.query_module is None:
+            persistent = _summarise_answers(parts.persistent, layer_trace, readout)
         else:
-            persistent = summarise_answers(parts.persistent, layer_trace.persistent_answers_PTE, readout)
-            deviation_PTE = torch.zeros(1)
+            persistent, deviation_PTE = summarise_persistent(heard, layer, layer_trace, readout)
+            deviations.append(deviation_PTE)
         summary.add_layer(contextual | persistent)
         asked.append(states)
         for direct in ("measure.direct_logit", "measure.persistent_direct_logit"):
             direct_T = direct_T + (contextual | persistent)[direct].sum(0)
-        deviations += [(float(d.max()), float(d.mean())) for d in (deviation_HTD, deviation_PTE)]
+        worst += [(float(deviation.max()), float(deviation.mean())) for deviation in deviations]
         bar.update()
     if len(asked) > 1:
         places, auc_LHn = choose_places(len(direct_T)), expect_deeper(heard, asked)
         observed_HT = _observed(layers[0].kinds, len(direct_T))
         for auc_HT, auc_Hn in zip(summary.layers["measure.next_token_auc"][1:], auc_LHn[1:], strict=True):
             auc_HT[:, places] = auc_Hn.masked_fill(~observed_HT[:, places], torch.nan)
-    summary.self_check = _check(heard, summary.tensors["loss"], direct_T - readout.next_logit_T, deviations)
+    summary.self_check = _check(heard, summary.tensors["loss"], direct_T - readout.next_logit_T, worst)
 
 
 def _summarise_contextual(
@@ -159,9 +160,9 @@ def _observed(kinds: list[UnitKind], time: int) -> torch.Tensor:
     return torch.stack([(step_T >= kind.youngest) & (step_T < time - 1) for kind in kinds])
 
 
-def summarise_answers(part, answers_PTE: torch.Tensor, readout: Readout) -> Tensors:
-    """Tensors of persistent units without trained pairs: what they are worth, and nothing about slots."""
-    answers_PTE = answers_PTE.float()
+def _summarise_answers(part: PersistentPart, layer_trace: LayerTrace, readout: Readout) -> Tensors:
+    """Tensors of persistent units without trained pairs: what they add, and nothing about slots."""
+    answers_PTE = layer_trace.persistent_answers_PTE.float()
     direct_PT = readout.direct(answers_PTE, output_of(part), readout.next_TC)
     return {
         "persistent.mean_answer": answers_PTE.mean(1),

@@ -61,8 +61,8 @@ def record(model, tokenizer):
 
 
 @pytest.fixture(scope="session")
-def record_v2(tokenizer):
-    """The same text in the second model: short-term memories that forget, long-term ones that wait."""
+def model_v2(tokenizer):
+    """The same in the second model: short-term memories that forget, long-term ones that wait."""
     torch.manual_seed(0)
     config = MosaicV2Config(
         vocab_size=len(tokenizer),
@@ -73,7 +73,12 @@ def record_v2(tokenizer):
         long_memory_delay=9,
         long_memory_delay_range=(9, 20),
     )
-    return record_memories(MosaicV2ForCausalLM(config).eval(), tokenizer, STORY)
+    return MosaicV2ForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="session")
+def record_v2(model_v2, tokenizer):
+    return record_memories(model_v2, tokenizer, STORY)
 
 
 @pytest.fixture

@@ -297,9 +297,10 @@ def test_hostile_text_is_text(show, model, tokenizer):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_shortest_texts(show, model, tokenizer, count):
+def test_shortest_texts(show, model, model_v2, tokenizer, count):
+    """The second one has long-term memories that hold nothing yet."""
     ids = tokenizer(STORY)["input_ids"][:count]
-    shown = show(record_memories(model, tokenizer, ids))
+    shown = show(record_memories(model, tokenizer, ids), compare=record_memories(model_v2, tokenizer, ids))
     for tab in TABS:
         shown.page.click(f"#tab-{tab}")
         assert shown.page.locator("#views").inner_text().strip()

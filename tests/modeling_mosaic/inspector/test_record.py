@@ -382,8 +382,8 @@ def test_blocks_change_nothing(make, text, monkeypatch):
             torch.testing.assert_close(blocks.tensors[name], tensor, equal_nan=True, rtol=rtol, atol=1e-4)
 
 
-def test_bfloat16_and_training_mode(make_model, text):
-    model = make_model().bfloat16().train()
+def test_bfloat16_and_training_mode(make, text):
+    model = make().bfloat16().train()
     record = record_memories(model, None, text)
     assert model.training and record.tensors["contextual.keys"].dtype == torch.float32
     assert record.self_check["answer_max"] < 0.05
@@ -480,6 +480,21 @@ def test_texts(make_model, tokenizer):
     assert one.explain(0, 0, 0).pairs == [] and "too short" in one.sentence(0, 0)
     two = record_memories(model, tokenizer, "Ab")
     assert two.measure("age")[:, :, 1].eq(1).all() and two.explain(0, 0, 1).pairs[0].weight == 1
+
+
+def test_texts_too_short_for_a_memory(make_v2, text):
+    """The long-term memory holds pairs from 3 tokens ago on."""
+    for time in (1, 2, 3, 4, 5):
+        record = record_memories(make_v2(), None, text[:time])
+        assert max(record.self_check.values()) < 1e-5
+        for unit, kind in enumerate(record.kinds):
+            queries = list(range(kind.youngest, time))
+            assert record.measure("age")[1, unit].isfinite().nonzero()[:, 0].tolist() == queries
+            assert record.measure("error")[1, unit].isfinite().nonzero()[:, 0].tolist() == queries[:-1]
+            explained = record.explain(1, unit, time - 1)
+            assert [pair.pair for pair in explained.pairs] == [] or time > kind.youngest
+            assert str(explained) and record.sentence(1, unit)
+    assert "too short" not in record.sentence(1, 7)
 
 
 def test_words(make_model, text):
