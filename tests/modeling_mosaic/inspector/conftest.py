@@ -16,10 +16,18 @@ STORY = (
     "Once upon a time a little cat had a red ball. The cat lost the red ball. A kind dog found the ball, "
     "and the little cat smiled. Then the dog and the cat played with the red ball until the sun went down. "
 )
+# Tokens of the text that the small models read.
+TIME = 40
 HOSTILE = (
     'a </script><script>alert(1)</script> <img src=x onerror=alert(2)> "q" &amp; '
     "\u202eabc שלום 👩\u200d🚀 é 日本\n\ttab\x00"
 )
+
+
+@pytest.fixture
+def text(random_tokens):
+    """Tokens with repetitions."""
+    return random_tokens(TIME, vocab_size=30).tolist()
 
 
 @pytest.fixture
