@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from ..memory_norms import SCALAR_GAIN
 from ..memory_state import slots_in_front
 
 # Its name among the attention implementations.
@@ -93,6 +94,13 @@ class _Replacement:
     answer: torch.Tensor | None
 
 
+@dataclass(frozen=True)
+class _Removal:
+    layer: int
+    unit: int
+    slots: list[int]
+
+
 class MemoryEdit:
     """Changes to a model's memories, applied while it runs: forward passes and `generate()`, cached or not.
 
@@ -109,6 +117,7 @@ class MemoryEdit:
         self._deletions: list[tuple[list[int] | None, list[int] | None, set[int]]] = []
         self._additions: list[tuple[list[int] | None, list[int] | None, torch.Tensor, torch.Tensor]] = []
         self._replacements: list[_Replacement] = []
+        self._removals: list[_Removal] = []
 
     def delete(
         self,
@@ -170,6 +179,16 @@ class MemoryEdit:
         self._replacements.append(_Replacement(memory, layer, unit, answer))
         return self
 
+    def delete_slots(self, *, layer: int, unit: int, slots: Iterable[int]) -> "MemoryEdit":
+        """Leaves trained pairs of a persistent unit out of its average.
+
+        Args:
+            layer, unit (`int`): of which unit.
+            slots (`Iterable[int]`): their numbers; banks are numbered one after the other.
+        """
+        self._removals.append(_Removal(layer, unit, sorted(set(slots))))
+        return self
+
     @contextmanager
     def applied(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
         """Applies the edit to a Memory Mosaic until the block ends.
@@ -186,6 +205,9 @@ class MemoryEdit:
         with ExitStack() as stack:
             for replacement in self._replacements:
                 stack.enter_context(_replaced(layers, replacement))
+            for removal in self._removals:
+                memory = layers[removal.layer].persistent_memory
+                stack.enter_context(slots_removed(memory, removal.unit, removal.slots))
             if edits:
                 stack.enter_context(attending_by(model, EDITED))
             for number, edit in edits.items():
@@ -211,6 +233,12 @@ class MemoryEdit:
                 edits.setdefault(layer, _LayerEdit()).added.setdefault(unit, []).append((key_D, value_D))
         for replacement in self._replacements:
             _each([replacement.layer], [replacement.unit], config, replacement.memory)
+        num_slots = config.num_persistent_banks * config.persistent_memory_size
+        for removal in self._removals:
+            _each([removal.layer], [removal.unit], config, "persistent")
+            for slot in removal.slots:
+                if not isinstance(slot, int) or not 0 <= slot < num_slots:
+                    raise ValueError(f"slot {slot}: persistent units have slots 0 to {num_slots - 1}")
         return edits
 
 
@@ -256,6 +284,36 @@ def answers_replaced(memory: nn.Module, unit: int, answer: torch.Tensor | None) 
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def slots_removed(memory: nn.Module, unit: int, slots: list[int]) -> Iterator[None]:
+    """Leaves slots of a persistent unit out of its average until the block ends; a bank without any adds 0."""
+    asked: list[torch.Tensor] = []
+
+    def ask(module, args, output):
+        asked[:] = [output[0][:, unit].flatten(0, 1)]
+
+    def answer(module, args):
+        keys_NmE, values_NmE = memory.memory_keys[:, unit], memory.memory_values[:, unit]
+        scores_NnM = asked.pop().to(keys_NmE) @ keys_NmE.mT
+        gone_M = torch.zeros(keys_NmE.shape[:2], dtype=torch.bool, device=keys_NmE.device)
+        gone_M.view(-1)[slots] = True
+        weights_NnM = scores_NnM.masked_fill(gone_M[:, None], -torch.inf).softmax(-1).nan_to_num(0)
+        scale = torch.exp(SCALAR_GAIN * memory.log_value_norm[unit])
+        answers_nHE = args[0].unflatten(-1, (memory.num_heads, -1)).clone()
+        answers_nHE[..., unit, :] = (scale * (weights_NnM @ values_NmE).mean(0)).to(answers_nHE)
+        return (answers_nHE.flatten(-2),)
+
+    handles = [
+        memory.key_extractor.register_forward_hook(ask),
+        memory.o_proj.register_forward_pre_hook(answer),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

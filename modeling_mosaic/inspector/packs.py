@@ -124,10 +124,12 @@ def _small_arrays(record) -> dict:
     """What the page cannot do without, with the means of the measures along the text."""
     names = [*MODEL, *(f"persistent.slot_{name}" for name in SLOTS)]
     arrays = {name: _half(record.tensors[name]) for name in names if name in record.tensors}
-    lengths, most_used = (record.tensors[f"persistent.slot_{name}"] for name in ("length", "most_used"))
-    arrays["persistent.slot_length"] = _half(lengths.gather(-1, most_used))
-    for name in ("loss", "entropy", "final_scale", "top_logprobs"):
-        arrays[name] = record.tensors[name].float().numpy()
+    most_used = record.tensors["persistent.slot_most_used"]
+    for name in ("persistent.slot_length", "persistent.slot_shift"):
+        arrays[name] = _half(record.tensors[name].gather(-1, most_used))
+    for name in ("loss", "entropy", "final_scale", "top_logprobs", "persistent.slot_worth"):
+        if name in record.tensors:
+            arrays[name] = record.tensors[name].float().numpy()
     for name in record.measures:
         if MEASURES[name].shape == "token":
             arrays[f"mean.{name}"] = record.unit_measure(name).float().numpy()

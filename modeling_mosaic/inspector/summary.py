@@ -18,7 +18,7 @@ from .agreement import CrossRetrieval, correlations, linear_cka, predictability,
 from .edit import memory_layers
 from .expectation import choose_places, expect_deeper, expect_first
 from .readout import Readout, direct_of_the_rest, output_of, read_text
-from .slots import TOP, query_block, strongest, summarise_persistent
+from .slots import NUM_WEIGHED, TOP, query_block, strongest, summarise_persistent
 from .trace import LayerTrace, Trace
 
 Tensors = dict[str, torch.Tensor]
@@ -54,12 +54,15 @@ def summarise(heard: Trace, ablate: bool) -> Summary:
     """
     summary, config = Summary(), heard.model.config
     summary.tensors, readout = read_text(heard)
-    passes = config.num_hidden_layers * (config.num_attention_heads + config.num_persistent_heads)
+    slots = min(NUM_WEIGHED, config.num_persistent_banks * config.persistent_memory_size)
+    units = config.num_attention_heads + config.num_persistent_heads * (1 + slots)
+    passes = config.num_hidden_layers * units
     total = config.num_hidden_layers + ablate * passes
     with tqdm(total=total, desc="recording", leave=False, disable=None) as bar:
         _summarise_layers(heard, summary, readout, bar)
         if ablate:
             _ablate(heard, summary, bar)
+            _weigh_slots(heard, summary, slots, bar)
     return summary
 
 
@@ -188,6 +191,7 @@ def _compare(answers_HTD, values_HtD, raw_HTD, mix_H, scale_H) -> Tensors:
     mix_H11, scale_H11 = mix_H[:, None, None], scale_H[:, None, None]
     answer_HTD, target_HTD, raw_seen_HTD = answers_HTD[:, 1:-1], values_HtD[:, 1:], raw_HTD[:, 1:-1]
     error_HT = measures.relative_error(answer_HTD, target_HTD)
+    known_HTD = measures.known_part(raw_seen_HTD, mix_H11, scale_H11)
     certainty_HT = measures.certainty(answer_HTD, scale_H11)
     stated_HT = measures.expected_error(certainty_HT)
     by_token = {
@@ -196,15 +200,14 @@ def _compare(answers_HTD, values_HtD, raw_HTD, mix_H, scale_H) -> Tensors:
         "certainty": certainty_HT,
         "expected_error": stated_HT,
         "surprise": measures.surprise(error_HT, certainty_HT),
+        "known_error": measures.relative_error(known_HTD, target_HTD),
     }
     by_token = {name: _at_queries(tensor, time) for name, tensor in by_token.items()}
     by_unit = {
         "peek_share": measures.peek_share(raw_seen_HTD, raw_HTD[:, 2:], mix_H11).mean(-1),
         "skill_over_mean": measures.skill(answer_HTD, target_HTD, measures.mean_of_stored(values_HtD)),
         "skill_over_newest": measures.skill(answer_HTD, target_HTD, values_HtD[:, :-1]),
-        "skill_over_known": measures.skill(
-            answer_HTD, target_HTD, measures.known_part(raw_seen_HTD, mix_H11, scale_H11)
-        ),
+        "skill_over_known": measures.skill(answer_HTD, target_HTD, known_HTD),
         "r_squared": measures.r_squared(answer_HTD, target_HTD),
         "anomaly_correlation": measures.anomaly_correlation(answer_HTD, target_HTD),
         "conditional_bias": measures.conditional_bias(answer_HTD, target_HTD),
@@ -235,6 +238,22 @@ def _ablate(heard: Trace, summary: Summary, bar) -> None:
                 costs.append(losses_T - summary.tensors["loss"])
                 bar.update()
             summary.add_layer({f"measure.{prefix}ablation_cost": torch.stack(costs)})
+
+
+def _weigh_slots(heard: Trace, summary: Summary, count: int, bar) -> None:
+    """What the most used slots are worth, `persistent.slot_worth`, NaN for the others that are listed.
+
+    By a pass without each. The gradient of the loss does not tell: near its minimum it hardly has any in the
+    direction of a trained pair, whatever the loss without it.
+    """
+    for layer, most_Pn in enumerate(summary.layers["persistent.slot_most_used"]):
+        worth_Pn = torch.full(most_Pn.shape, torch.nan)
+        for unit, slots in enumerate(most_Pn[:, :count].tolist()):
+            for number, slot in enumerate(slots):
+                losses_T = heard.losses_without_slot(layer, unit, slot)
+                worth_Pn[unit, number] = (losses_T - summary.tensors["loss"]).nanmean()
+                bar.update()
+        summary.add_layer({"persistent.slot_worth": worth_Pn})
 
 
 def _check(heard: Trace, loss_T: torch.Tensor, missing_T: torch.Tensor, deviations) -> dict[str, float]:

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
-from .edit import answers_replaced, attending_by, memory_layers
+from .edit import answers_replaced, attending_by, memory_layers, slots_removed
 
 # Tokens whose logits are held at a time.
 LOGIT_BLOCK = 128
@@ -74,10 +74,18 @@ class Trace:
     def losses_without(self, layer: int, unit: int, memory: str, answer_D: torch.Tensor) -> torch.Tensor:
         """Losses `(time,)` with a unit's answers replaced; runs the layers from its own on again."""
         module = getattr(memory_layers(self.model)[layer], f"{memory}_memory")
-        hidden_1TC = self.hidden_1TC[layer]
         with answers_replaced(module, unit, answer_D):
-            for number in range(layer, len(self.arguments)):
-                hidden_1TC = self._run(number, hidden_1TC)
+            return self._losses_from(layer)
+
+    def losses_without_slot(self, layer: int, unit: int, slot: int) -> torch.Tensor:
+        """Losses `(time,)` without a slot of a persistent unit; runs the layers from its own on again."""
+        with slots_removed(memory_layers(self.model)[layer].persistent_memory, unit, [slot]):
+            return self._losses_from(layer)
+
+    def _losses_from(self, layer: int) -> torch.Tensor:
+        hidden_1TC = self.hidden_1TC[layer]
+        for number in range(layer, len(self.arguments)):
+            hidden_1TC = self._run(number, hidden_1TC)
         return token_losses(self.model, hidden_1TC[0], self.token_ids)
 
     def _run(self, layer: int, hidden_1TC: torch.Tensor) -> torch.Tensor:

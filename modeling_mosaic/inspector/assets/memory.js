@@ -122,37 +122,23 @@ export function expectations(raw, y, place, mix, dim) {
   return cosine;
 }
 
-/**
- * Errors |r - v| / |v| along the text of predictors that need no memory: the mean of the values stored so far, the
- * newest one, and what is known of the target beforehand, Norm(c u_t), where raw values u_t are given.
- */
-export function trivialErrors(unit, rawAt = null, mix = NaN) {
+/** Errors |r - v| / |v| along the text of two predictors: the mean of the values stored so far, and the newest one. */
+export function trivialErrors(unit) {
   if (unit.trivial) return unit.trivial;
-  const { values, dim, pairs } = unit,
-    size = unit.T,
-    scale = Math.sqrt(squared(values.subarray(0, dim)));
-  const [mean, newest, known] = [0, 1, 2].map(() => new Float64Array(size).fill(NaN)),
+  const { values, dim, pairs } = unit;
+  const [mean, newest] = [0, 1].map(() => new Float64Array(unit.T).fill(NaN)),
     sum = new Float64Array(dim);
   for (let t = 1; t < pairs; t++) {
     const v = target(unit, t),
-      last = values.subarray((t - 1) * dim, t * dim),
-      raw = rawAt && rawAt(t);
+      last = values.subarray((t - 1) * dim, t * dim);
     for (let d = 0; d < dim; d++) sum[d] += last[d];
     mean[t] = compare(
       sum.map((x) => x / t),
       v,
     ).error;
     newest[t] = compare(last, v).error;
-    if (raw) {
-      const length = Math.sqrt(squared(raw)),
-        sign = Math.sign(mix);
-      known[t] = compare(
-        raw.map((x) => (sign * scale * x) / length),
-        v,
-      ).error;
-    }
   }
-  return (unit.trivial = rawAt ? { mean, newest, known } : { mean, newest });
+  return (unit.trivial = { mean, newest });
 }
 
 /** The strongest pairs at a token, [pair, weight], exactly from keys or as the record keeps them. */

@@ -18,6 +18,8 @@ const EAGER = [
   "persistent.slot_use",
   "persistent.slot_most_used",
   "persistent.slot_length",
+  "persistent.slot_shift",
+  "persistent.slot_worth",
   "persistent.slot_tokens",
   "persistent.slot_token_logits",
   "persistent.slot_callers",
@@ -213,16 +215,10 @@ export class Record {
     });
   }
 
-  /** Errors of predictors without a memory, for a unit whose values are here. */
+  /** Errors of predictors without a memory, as far as what they need is here. */
   trivial(unit) {
-    if (!unit.exact) return {};
-    const raw = this.rawValues(unit),
-      place = (t) => this.candidate.get(this.data.token_ids[t]) * unit.dim;
-    return trivialErrors(
-      unit,
-      raw && ((t) => raw.subarray(place(t), place(t) + unit.dim)),
-      this.data["contextual.mix"][this.place(unit.name)],
-    );
+    const known = this.along("known_error", unit.name);
+    return { ...(unit.exact ? trivialErrors(unit) : {}), ...(known ? { known } : {}) };
   }
 
   /** Raw values of the candidate tokens in a unit of the first layer. */

@@ -131,19 +131,24 @@ def test_measures_of_targets_are_in_the_right_places(make_model, text):
     """Index t is query t: its target is the value it will be stored with, its weights see pairs before it."""
     model = make_model()
     record = record_memories(model, None, text)
-    kept = RecordingMosaic(model).run(text).kept
-    name = "model.layers.1.contextual_memory"
-    answers = kept[f"{name}.o_proj.input"].unflatten(-1, (4, 8))
+    plain = RecordingMosaic(model).run(text)
+    kept, name = plain.kept, "model.layers.1.contextual_memory"
+    answers, raw = (kept[f"{name}.{part}"].unflatten(-1, (4, 8)) for part in ("o_proj.input", "v_proj.output"))
+    mix = plain.parameters[f"{name}.peek_norm.mix"]
     for unit in range(4):
         for t in range(TIME):
             error, age = (record.measure(measure)[1, unit, t] for measure in ("error", "age"))
+            known = record.measure("known_error")[1, unit, t]
             if t in (0, TIME - 1):
-                assert error.isnan()
+                assert error.isnan() and known.isnan()
             else:
                 v = kept[f"{name}.values"][unit, t]
                 assert error.item() == pytest.approx(
                     ((answers[t, unit] - v).norm() / v.norm()).item(), rel=1e-4
                 )
+                guess = mix[unit] * raw[t, unit]
+                guess = guess * v.norm() / guess.norm()
+                assert known.item() == pytest.approx(((guess - v).norm() / v.norm()).item(), rel=1e-4)
             weights = record.weights(1, unit, t)[0]
             if t:
                 expected = sum(float(weights[i]) * (t - i) for i in range(t))
@@ -269,12 +274,30 @@ def test_persistent_slots(make_model, text):
     assert record.tensors["persistent.slot_callers"][1, 3].tolist() == callers.indices.tolist()
     found = record.tensors["persistent.slot_caller_weights"][1, 3].double()
     torch.testing.assert_close(found, callers.values, rtol=1e-4, atol=1e-6)
+    scale = (10 * plain.parameters[f"{name}.log_value_norm"]).exp()[:, None]
+    answers = sum(scale[:, None] * weights[..., b * 20 : b * 20 + 20] @ values[b] for b in range(2))
+    shift = record.tensors["persistent.slot_shift"][1]
+    for unit, slot in ((0, 3), (2, 27), (3, use[3].argmax().item())):
+        bank = slot // 20
+        others = [m for m in range(20) if m != slot % 20]
+        alone = (query[unit] @ keys[bank, unit, others].mT).softmax(-1) @ values[bank, unit, others]
+        own = 2 * weights[unit, :, bank * 20 : bank * 20 + 20] @ values[bank, unit]
+        moved = scale[unit] * (alone - own) / 2
+        expected = (moved.norm(dim=-1) / answers[unit].norm(dim=-1)).mean().item()
+        assert shift[unit, slot].item() == pytest.approx(expected, rel=1e-4)
+    worth = record.tensors["persistent.slot_worth"]
+    assert worth.isfinite().sum(-1).eq(slots.NUM_WEIGHED).all()
+    for layer, unit, number in ((0, 1, 0), (0, 3, slots.NUM_WEIGHED - 1), (1, 2, 1)):
+        slot = record.tensors["persistent.slot_most_used"][layer, unit, number].item()
+        with MemoryEdit().delete_slots(layer=layer, unit=unit, slots=[slot]).applied(model), torch.no_grad():
+            logits = model(torch.tensor([text])).logits[0]
+        cost = F.cross_entropy(logits[:-1], torch.tensor(text[1:])) - record.tensors["loss"].nanmean()
+        assert worth[layer, unit, number].item() == pytest.approx(cost.item(), rel=1e-3, abs=1e-6)
     # The tokens of the most used slot: its value through what comes after it.
     slot = use[3].argmax().item()
     assert record.tensors["persistent.slot_most_used"][1, 3, 0] == slot
-    scale = (10 * plain.parameters[f"{name}.log_value_norm"][3]).exp()
     columns = plain.parameters[f"{name}.o_proj.weight"][:, 24:]
-    added = columns @ (scale * values[slot // 20, 3, slot % 20])
+    added = columns @ (scale[3] * values[slot // 20, 3, slot % 20])
     logits = plain.parameters["lm_head.weight"] @ (
         (added - added.mean()) * plain.parameters["model.norm.weight"]
     )
