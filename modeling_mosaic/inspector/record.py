@@ -23,7 +23,7 @@ from .catalogue import MEASURES
 from .edit import memory_layers
 from .explanation import Explanation, SlotShare, describe_unit, explain_pairs, explain_slots
 from .summary import masked_scores, summarise
-from .text import decode_tokens, encode_text
+from .text import decode_tokens, encode_text, name_token
 from .trace import trace
 
 FORMAT, FORMAT_VERSION = "memory-mosaics-record", "1"
@@ -113,13 +113,7 @@ def _read_text(tokenizer, text: str | Sequence[int]):
 def _name_tokens(tokenizer, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     """The texts of all tokens that the record names by their ids."""
     named = torch.cat([tensors["readout.token_ids"], tensors["persistent.slot_tokens"].flatten()]).unique()
-    # A vocabulary may be padded with ids that no token has.
-    return {
-        str(token_id): f"[{token_id}]"
-        if tokenizer is None or token_id >= len(tokenizer)
-        else tokenizer.decode([token_id])
-        for token_id in named.tolist()
-    }
+    return {str(token_id): name_token(tokenizer, token_id) for token_id in named.tolist()}
 
 
 def _own_version() -> str:
