@@ -83,7 +83,7 @@ _TOKEN = (
         "known_error",
         "error of the known part",
         "",
-        "Prediction error of the part of the target that is known before the next token: a trivial predictor.",
+        "Prediction error of the part of the target that is known before the next token.",
         "token",
         range=(0, 2),
     ),

@@ -288,7 +288,7 @@ def answers_replaced(memory: nn.Module, unit: int, answer: torch.Tensor | None) 
 
 @contextmanager
 def slots_removed(memory: nn.Module, unit: int, slots: list[int]) -> Iterator[None]:
-    """Leaves slots of a persistent unit out of its average until the block ends; a bank without any adds 0."""
+    """Leaves slots of a persistent unit out of its average until the block ends; an empty bank adds 0."""
     asked: list[torch.Tensor] = []
 
     def ask(module, args, output):

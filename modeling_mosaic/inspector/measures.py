@@ -217,7 +217,7 @@ def leave_one_out(weights_TS: torch.Tensor, values_SD: torch.Tensor) -> torch.Te
 
 
 def distance_without(scores_TS: torch.Tensor, values_SD: torch.Tensor) -> torch.Tensor:
-    """`|y^{-i} - y| = w_i / (1 - w_i) |y - v_i|`, `(..., time, pairs)`: how far the answer moves without pair i.
+    """`|y^{-i} - y| = w_i / (1 - w_i) |y - v_i|`, `(..., time, pairs)`: what leaving out pair i moves.
 
     Needs no vector per query and pair. Where one pair has nearly all weight the difference would lose its
     digits: without its heaviest pair an answer is summed over the others, and 0 where there are none.

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import math
 from collections.abc import Iterable
 
@@ -56,16 +57,19 @@ class Packs(dict):
         return name in self
 
 
-def pack_record(record, units: str | Iterable, room: int) -> Packs:
+def pack_record(record, units: str | Iterable, room: int, slots=None) -> Packs:
     """The packs of a record. Named units are always there, the rest as far as there is room.
 
-    `record` is what the page cannot do without, `unit.LAYER.UNIT` keys and values, `readout` what turns
+    `record` is what the page cannot do without, `corpus` what slots do over many texts (`SlotStatistics`),
+    `unit.LAYER.UNIT` keys and values, `readout` what turns
     answers into logits, `pairs` the strongest pairs of units without keys; the others are measures.
     """
     every = [(layer, unit) for layer in range(record.num_layers) for unit in range(record.num_units)]
     named = [_known(unit, every) for unit in ([] if units == "auto" else every if units == "all" else units)]
     packs = Packs(room)
     packs.add("record", _small_arrays(record), record.metadata)
+    if slots is not None:
+        packs.add("corpus", *_corpus(slots))
     for layer, unit in named:
         packs.add(f"unit.{layer}.{unit}", _unit_arrays(record, layer, unit))
     measures = sorted(_along_text(record), key=lambda name: (*FIRST_MEASURES, name).index(name))
@@ -136,6 +140,17 @@ def _small_arrays(record) -> dict:
         else:
             arrays[f"measure.{name}"] = record.measure(name).float().numpy()
     return arrays
+
+
+def _corpus(slots) -> tuple[dict, dict]:
+    """Statistics of slots as arrays and metadata."""
+    tensors = dict(slots.tensors)
+    for name in ("length", "shift"):
+        tensors[name] = tensors[name].take_along_dim(tensors["most_used"], -1)
+    shown = {name: slots.details[name] for name in ("contexts", "vocabulary", "num_texts", "num_tokens")}
+    return {f"corpus.slot_{name}": _half(tensor) for name, tensor in tensors.items()}, {
+        "corpus": json.dumps(shown)
+    }
 
 
 def _dearest_first(record, every: list) -> list:

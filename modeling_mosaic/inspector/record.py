@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -25,6 +25,9 @@ from .explanation import Explanation, SlotShare, describe_unit, explain_pairs, e
 from .summary import masked_scores, summarise
 from .text import decode_tokens, encode_text, name_token
 from .trace import trace
+
+if TYPE_CHECKING:
+    from .slot_scan import SlotStatistics
 
 FORMAT, FORMAT_VERSION = "memory-mosaics-record", "1"
 
@@ -319,7 +322,12 @@ class MemoryRecord:
         return describe_unit(self, layer, unit)
 
     def write_page(
-        self, path: str | os.PathLike, *, units="auto", compare: "MemoryRecord | None" = None
+        self,
+        path: str | os.PathLike,
+        *,
+        units="auto",
+        compare: "MemoryRecord | None" = None,
+        slots: "SlotStatistics | None" = None,
     ) -> None:
         """Writes the record as one HTML file, which needs no network.
 
@@ -328,10 +336,12 @@ class MemoryRecord:
             units: whose keys and values the page holds, so that pairs can be deleted there: "auto", "all", or
                 a list of `(layer, unit)`.
             compare (`MemoryRecord`, *optional*): another record, shown beside this one.
+            slots (`SlotStatistics`, *optional*): the model's persistent slots over many texts, see
+                `scan_slots`.
         """
         from .page import write_page
 
-        write_page(self, path, units=units, compare=compare)
+        write_page(self, path, units=units, compare=compare, slots=slots)
 
     def _repr_html_(self) -> str:
         from .page import notebook_html

@@ -58,7 +58,7 @@ def scan_slots(
     Raises:
         ValueError: for another model, numbers below 1, texts without a tokenizer, or no text at all.
 
-    Costs one forward pass a text, and about `16 + 60 num_contexts` bytes a slot, however many texts there are.
+    Costs a forward pass for each text, and about `16 + 60 num_contexts` bytes a slot, whatever the texts.
     """
     memory_layers(model)
     if max_tokens < 1 or num_contexts < 1:
@@ -149,7 +149,9 @@ class _Scan:
         tensors = {
             "use": use_LPM,
             "shift": (self.shift_LPM / self.num_tokens).float(),
-            "length": torch.stack([keys.norm(dim=-1).transpose(0, 1).flatten(1) for keys, _ in self.pairs]).cpu(),
+            "length": torch.stack(
+                [keys.norm(dim=-1).transpose(0, 1).flatten(1) for keys, _ in self.pairs]
+            ).cpu(),
             "most_used": most_LPn,
             "caller_weights": self.weight_LPMc.take_along_dim(most_LPn[..., None], 2),
             **self._read_tokens(most_LPn, scale),

@@ -3,6 +3,17 @@
 import { trivialErrors } from "inspector/memory";
 import { openEmbedded, openFile, TensorFile } from "inspector/safetensors";
 
+const SLOTS = [
+  "use",
+  "most_used",
+  "length",
+  "shift",
+  "worth",
+  "tokens",
+  "token_logits",
+  "callers",
+  "caller_weights",
+];
 const EAGER = [
   "loss",
   "entropy",
@@ -15,15 +26,7 @@ const EAGER = [
   "readout.raw_values",
   "contextual.mix",
   "contextual.value_scale",
-  "persistent.slot_use",
-  "persistent.slot_most_used",
-  "persistent.slot_length",
-  "persistent.slot_shift",
-  "persistent.slot_worth",
-  "persistent.slot_tokens",
-  "persistent.slot_token_logits",
-  "persistent.slot_callers",
-  "persistent.slot_caller_weights",
+  ...["persistent", "corpus"].flatMap((source) => SLOTS.map((name) => `${source}.slot_${name}`)),
 ];
 const DETAILS = ["tokens", "config", "model_name", "self_check", "vocabulary"];
 /** What the measures are called and mean; the same for all records. */
@@ -78,6 +81,9 @@ export class Record {
     this.whole = null;
     for (const key of DETAILS) this[key] = JSON.parse(file.metadata[key]);
     this.sentences = JSON.parse(file.metadata.sentences ?? "[]");
+    /** Slots over many texts: { contexts, vocabulary, num_texts, num_tokens }, or null. */
+    this.corpus = JSON.parse(file.metadata.corpus ?? "null");
+    Object.assign(this.vocabulary, this.corpus?.vocabulary);
     this.leading = catalogue.leading;
     this.measures = catalogue.measures
       .filter(({ name }) => file.has(`measure.${name}`) || file.has(`mean.${name}`))

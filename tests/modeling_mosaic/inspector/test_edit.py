@@ -133,7 +133,9 @@ class MosaicWithoutSlots(PlainMosaic):
             return super().persistent_memory(x_BTC, layer)
         name = f"{layer}.persistent_memory"
         units = self.config.num_persistent_heads
-        query_BHTD = self.key_scale(f"{name}.key_extractor") * self.keys(x_BTC, f"{name}.key_extractor", units)
+        query_BHTD = self.key_scale(f"{name}.key_extractor") * self.keys(
+            x_BTC, f"{name}.key_extractor", units
+        )
         keys, values = (self.parameters[f"{name}.memory_{part}"] for part in ("keys", "values"))
         recalled = torch.zeros_like(query_BHTD)
         for unit in range(units):

@@ -133,7 +133,9 @@ def test_measures_of_targets_are_in_the_right_places(make_model, text):
     record = record_memories(model, None, text)
     plain = RecordingMosaic(model).run(text)
     kept, name = plain.kept, "model.layers.1.contextual_memory"
-    answers, raw = (kept[f"{name}.{part}"].unflatten(-1, (4, 8)) for part in ("o_proj.input", "v_proj.output"))
+    answers, raw = (
+        kept[f"{name}.{part}"].unflatten(-1, (4, 8)) for part in ("o_proj.input", "v_proj.output")
+    )
     mix = plain.parameters[f"{name}.peek_norm.mix"]
     for unit in range(4):
         for t in range(TIME):
