@@ -286,7 +286,7 @@ class SlotStatistics:
                     "shift": one.shift,
                     "key length": one.length,
                     "speaks for": " ".join(f"«{token}»" for token in one.tokens),
-                    "called by": " | ".join(f"{before}→{came}" for before, came, _ in one.contexts),
+                    "called by": " ".join(f"«{before}» then «{came}»" for before, came, _ in one.contexts),
                 }
 
     def save(self, path: str | os.PathLike) -> None:
