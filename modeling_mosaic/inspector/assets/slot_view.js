@@ -2,7 +2,7 @@
 
 import { button, h, menu, meter, redraw } from "inspector/dom";
 import { bars } from "inspector/charts";
-import { context, number, percent, quoted, signed, visible } from "inspector/words";
+import { context, number, percent, quoted, signed, tail } from "inspector/words";
 import { stacked, tableFigure } from "inspector/export";
 import { ask } from "inspector/live";
 
@@ -81,7 +81,7 @@ export class SlotView {
         .filter(([, weight, t]) => t >= 0 && weight > 0);
     const [layer, unit] = this.unit.split(".").map(Number);
     return record.corpus.contexts[layer][unit][k]
-      .map(([before, came], i) => [`${visible(before)} → ${quoted(came)}`, weights[i]])
+      .map(([before, came], i) => [`${tail(before, 24)} → ${quoted(came)}`, weights[i]])
       .filter(([, weight]) => weight > 0);
   }
 
