@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..memory_norms import SCALAR_GAIN
 from . import measures
+from .blocks import Joined
 from .edit import memory_layers
 from .readout import TOP_TOKENS, Readout, output_of
 from .trace import LayerTrace, Trace
@@ -97,9 +98,10 @@ def summarise_persistent(
     """Tensors of a layer's persistent units, and how far their recomputed answers are from the model's."""
     module = memory_layers(heard.model)[layer].persistent_memory
     keys_NPME, values_NPME = slot_pairs(module)
-    blocks: dict[str, list[torch.Tensor]] = {}
-    use_PM, shift_PM = 0, 0
-    for answered in recall_slots(keys_NPME, values_NPME, layer_trace.queries_PTE.float()):
+    queries_PTE = layer_trace.queries_PTE.float()
+    tensors = Joined(queries_PTE.shape[1], dim=1)
+    use_PM, shift_PM, first = 0, 0, 0
+    for answered in recall_slots(keys_NPME, values_NPME, queries_PTE):
         use_PM = use_PM + answered.weights_PTM.sum(1)
         shift_PM = shift_PM + answered.shift_PTM.sum(1)
         found = {
@@ -108,9 +110,8 @@ def summarise_persistent(
             **strongest(answered.weights_PTM, "persistent.slot"),
             "measure.persistent_effective_slots": measures.effective_pairs(answered.weights_PTM),
         }
-        for name, tensor in found.items():
-            blocks.setdefault(name, []).append(tensor)
-    tensors = {name: torch.cat(tensor, 1) for name, tensor in blocks.items()}
+        tensors.write(first, found)
+        first += answered.answers_PTE.shape[1]
     answers_PTE, normaliser_PTN = tensors.pop("answers"), tensors.pop("normaliser")
     use_PM, shift_PM = (sum_PM / answers_PTE.shape[1] for sum_PM in (use_PM, shift_PM))
     most_Pn = use_PM.topk(min(NUM_READ, use_PM.shape[1])).indices
@@ -127,7 +128,7 @@ def summarise_persistent(
         "measure.persistent_dead_slots": (use_PM < 0.1 / use_PM.shape[1]).float().mean(1),
         "persistent.slot_most_used": most_Pn,
         **read_slots(heard.model, most_Pn, values_NPME, output_PCE, readout.scale_T.mean()),
-        **_find_callers(layer_trace.queries_PTE.float(), keys_NPME, normaliser_PTN, most_Pn),
+        **_find_callers(queries_PTE, keys_NPME, normaliser_PTN, most_Pn),
     }
     return tensors, (answers_PTE - layer_trace.persistent_answers_PTE.float()).abs()
 
@@ -138,7 +139,9 @@ def read_slots(model, most_Pn, values_NPME, output_PCE, scale: torch.Tensor) -> 
     value_PnE = values_PME.gather(1, most_Pn[..., None].expand(-1, -1, values_PME.shape[2]))
     added_PnC = value_PnE @ output_PCE.mT
     read_PnC = (added_PnC - added_PnC.mean(-1, keepdim=True)) * model.base_model.norm.weight.float()
-    weight_CV = model.config.logit_scale * scale * model.lm_head.weight.float().mT
+    read_PnC = read_PnC * (model.config.logit_scale * scale)
+    # No copy in single precision: the vocabulary is large.
+    weight_CV = model.lm_head.weight.float().mT
     tops = []
     # A unit at a time: the vocabulary is large.
     for read_nC in read_PnC:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ..memory_norms import SCALAR_GAIN
 from . import measures
 from .agreement import CrossRetrieval, correlations, linear_cka, predictability, retrieve_across
+from .blocks import Joined
 from .edit import memory_layers
 from .expectation import choose_places, expect_deeper, expect_first
 from .readout import Readout, direct_of_the_rest, output_of, read_text
@@ -130,7 +131,7 @@ def _summarise_contextual(heard: Trace, layer: int, layer_trace: LayerTrace, rea
 def _recall(keys_HTD, values_HtD, token_ids_T) -> tuple[torch.Tensor, Tensors]:
     """Answers `(units, time, head_dim)`, and what can be said from weights alone, block by block."""
     time = keys_HTD.shape[1]
-    blocks: dict[str, list[torch.Tensor]] = {}
+    tensors = Joined(time, dim=1)
     retrieval = CrossRetrieval(values_HtD[:, 1:])
     block = query_block(len(keys_HTD), time)
     for first in range(0, time, block):
@@ -143,10 +144,8 @@ def _recall(keys_HTD, values_HtD, token_ids_T) -> tuple[torch.Tensor, Tensors]:
             across_RHTD[:, :, seen], values_HtD[:, first + seen.start : first + max(seen.start, seen.stop)]
         )
         units = torch.arange(len(keys_HTD), device=keys_HTD.device)
-        found = {"answers": across_RHTD[units, units], **weigh(scores_HTS, token_ids_T, first, last)}
-        for name, tensor in found.items():
-            blocks.setdefault(name, []).append(tensor)
-    tensors = {name: torch.cat(tensor, 1) for name, tensor in blocks.items()}
+        tensors.write(first, {"answers": across_RHTD[units, units]})
+        tensors.write(first, weigh(scores_HTS, token_ids_T, first, last))
     tensors["measure.cross_retrieval"] = retrieval.result()
     return tensors.pop("answers"), tensors
 

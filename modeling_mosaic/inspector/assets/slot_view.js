@@ -241,9 +241,8 @@ export class SlotView {
       );
     const { app, index } = this.panel;
     if (!app.server || index) return null;
-    return button("Run without it", (event) => this.weigh(slot, event.target), {
+    return button(`Run without slot ${slot}`, (event) => this.weigh(slot, event.target), {
       class: "call",
-      "aria-label": `Run without slot ${slot}`,
       "data-focus": `weigh-${slot}`,
     });
   }
