@@ -110,22 +110,26 @@ export class SlotView {
     });
     redraw(
       this.host,
-      menu(
-        "Persistent unit",
-        this.names.map((name) => [name, name]),
-        unit,
-        (bank) => state.set({ bank }),
-      ),
-      record.corpus &&
+      h(
+        "div",
+        { class: "buttons" },
         menu(
-          "Counted over",
-          [
-            ["", `${record.corpus.num_texts.toLocaleString("en")} texts`],
-            ["text", "this text"],
-          ],
-          this.overCorpus ? "" : "text",
-          (counted) => state.set({ counted }),
+          "Persistent unit",
+          this.names.map((name) => [name, name]),
+          unit,
+          (bank) => state.set({ bank }),
         ),
+        record.corpus &&
+          menu(
+            "Counted over",
+            [
+              ["", `${record.corpus.num_texts.toLocaleString("en")} texts`],
+              ["text", "this text"],
+            ],
+            this.overCorpus ? "" : "text",
+            (counted) => state.set({ counted }),
+          ),
+      ),
       h(
         "dl",
         { class: "facts" },

@@ -135,12 +135,13 @@ def count_slots(network, tokenizer, options: InspectionArguments) -> SlotStatist
     """What slots do over the corpus; written to a file if one is named."""
     texts = islice(read_corpus(options), options.num_texts)
     statistics = scan_slots(network, tokenizer, texts, max_tokens=options.max_tokens)
+    print(statistics)
     if options.slots is not None:
         if Path(options.slots).suffix == ".csv":
             write_table(statistics, options.slots)
         else:
             statistics.save(options.slots)
-        print(f"{statistics}\nslots: {options.slots}")
+        print(f"slots: {options.slots}")
     return statistics
 
 

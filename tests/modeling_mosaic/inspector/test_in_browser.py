@@ -444,10 +444,12 @@ def test_slots_over_many_texts(show, record, model, tokenizer):
     assert cards.count() == 16 and shown.page.locator("text=3 texts").count()
     assert shown.page.locator("#app img, #app script").count() == 0
     first = shown.page.locator("#views").inner_text()
-    shown.page.get_by_label("Counted over").select_option("text")
+    shown.page.get_by_label("Counted over").focus()
+    shown.page.keyboard.press("ArrowDown")
     slot = record.tensors["persistent.slot_most_used"][0, 1, 0].item()
     shown.page.locator(f".slotList li:first-child[data-slot='{slot}'] .call").first.wait_for()
     assert "c=text" in shown.page.url
+    assert shown.page.evaluate("document.activeElement.matches('select')"), "the menu keeps the focus"
     shown.page.get_by_label("Counted over").select_option("")
     shown.page.locator(".slotList li .chip", has_text="→").first.wait_for()
     assert shown.page.locator("#views").inner_text() == first
