@@ -93,12 +93,14 @@ class PersistentPart:
     Attributes:
         num_heads (`int`): how many there are.
         o_proj (`nn.Linear`): what takes their answers, side by side.
+        num_slots (`int`): trained pairs of each, in all banks; 0 where there are none.
         query_module (`nn.Module`, *optional*): what makes their queries; `None` without trained pairs.
     """
 
     num_heads: int
     o_proj: nn.Linear
-    query_module: nn.Module | None
+    num_slots: int = 0
+    query_module: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,10 @@ def layers_of(model: PreTrainedModel) -> list[LayerParts]:
 def _parts_of_mosaic(block: nn.Module, config) -> tuple[list[ContextualPart], PersistentPart]:
     contextual, persistent = block.contextual_memory, block.persistent_memory
     part = _MosaicPart(contextual, UnitKind("contextual"), contextual.key_extractor)
-    return [part], PersistentPart(persistent.num_heads, persistent.o_proj, persistent.key_extractor)
+    num_slots = config.num_persistent_banks * config.persistent_memory_size
+    return [part], PersistentPart(
+        persistent.num_heads, persistent.o_proj, num_slots, persistent.key_extractor
+    )
 
 
 def _parts_of_mosaic_v2(block: nn.Module, config) -> tuple[list[ContextualPart], PersistentPart]:
@@ -163,7 +168,7 @@ def _parts_of_mosaic_v2(block: nn.Module, config) -> tuple[list[ContextualPart],
     parts = [_MosaicV2Part(short, UnitKind("short", oldest=config.short_memory_size), short.key_norm)]
     if long is not None:
         parts.append(_MosaicV2Part(long, UnitKind("long", config.long_memory_delay), long.key_norm))
-    return parts, PersistentPart(1, block.persistent_memory.down_proj, None)
+    return parts, PersistentPart(1, block.persistent_memory.down_proj)
 
 
 _PARTS = {"mosaic": _parts_of_mosaic, "mosaic_v2": _parts_of_mosaic_v2}

@@ -80,6 +80,14 @@ _TOKEN = (
         good="low",
     ),
     Measure(
+        "known_error",
+        "error of the known part",
+        "",
+        "Prediction error of the part of the target that is known before the next token.",
+        "token",
+        range=(0, 2),
+    ),
+    Measure(
         "effective_pairs",
         "effective pairs",
         "pairs",

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from ..memory_norms import SCALAR_GAIN
 from ..memory_state import slots_in_front
 from .anatomy import ContextualPart, LayerParts, PersistentPart, layers_of
 
@@ -107,6 +108,13 @@ class _Replacement:
     answer: torch.Tensor | None
 
 
+@dataclass(frozen=True)
+class _Removal:
+    layer: int
+    unit: int
+    slots: list[int]
+
+
 class MemoryEdit:
     """Changes to a model's memories, applied while it runs: forward passes and `generate()`, cached or not.
 
@@ -123,6 +131,7 @@ class MemoryEdit:
         self._deletions: list[tuple[list[int] | None, list[int] | None, set[int]]] = []
         self._additions: list[tuple[list[int] | None, list[int] | None, torch.Tensor, torch.Tensor]] = []
         self._replacements: list[_Replacement] = []
+        self._removals: list[_Removal] = []
 
     def delete(
         self,
@@ -184,6 +193,16 @@ class MemoryEdit:
         self._replacements.append(_Replacement(memory, layer, unit, answer))
         return self
 
+    def delete_slots(self, *, layer: int, unit: int, slots: Iterable[int]) -> "MemoryEdit":
+        """Leaves trained pairs of a persistent unit out of its average.
+
+        Args:
+            layer, unit (`int`): of which unit.
+            slots (`Iterable[int]`): their numbers; banks are numbered one after the other.
+        """
+        self._removals.append(_Removal(layer, unit, sorted(set(slots))))
+        return self
+
     @contextmanager
     def applied(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
         """Applies the edit to a Memory Mosaic until the block ends.
@@ -201,6 +220,9 @@ class MemoryEdit:
             for replacement in self._replacements:
                 part, unit = layers[replacement.layer].find(replacement.memory, replacement.unit)
                 stack.enter_context(answers_replaced(part, unit, replacement.answer))
+            for removal in self._removals:
+                memory = layers[removal.layer].block.persistent_memory
+                stack.enter_context(slots_removed(memory, removal.unit, removal.slots))
             if any(edits):
                 stack.enter_context(attending_by(model, EDITED))
             for number, edited in enumerate(edits):
@@ -234,6 +256,14 @@ class MemoryEdit:
                 edit.added.setdefault(unit, []).append((key_D, value_D))
         for replacement in self._replacements:
             _each([replacement.layer], [replacement.unit], layers, replacement.memory)
+        num_slots = layers[0].persistent.num_slots
+        if self._removals and num_slots == 0:
+            raise ValueError("slots: the model's persistent memories are feed-forward and have none")
+        for removal in self._removals:
+            _each([removal.layer], [removal.unit], layers, "persistent")
+            for slot in removal.slots:
+                if not isinstance(slot, int) or not 0 <= slot < num_slots:
+                    raise ValueError(f"slot {slot}: persistent units have slots 0 to {num_slots - 1}")
         return edits
 
 
@@ -278,6 +308,36 @@ def answers_replaced(
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def slots_removed(memory: nn.Module, unit: int, slots: list[int]) -> Iterator[None]:
+    """Leaves slots of a persistent unit out of its average until the block ends; an empty bank adds 0."""
+    asked: list[torch.Tensor] = []
+
+    def ask(module, args, output):
+        asked[:] = [output[0][:, unit].flatten(0, 1)]
+
+    def answer(module, args):
+        keys_NmE, values_NmE = memory.memory_keys[:, unit], memory.memory_values[:, unit]
+        scores_NnM = asked.pop().to(keys_NmE) @ keys_NmE.mT
+        gone_M = torch.zeros(keys_NmE.shape[:2], dtype=torch.bool, device=keys_NmE.device)
+        gone_M.view(-1)[slots] = True
+        weights_NnM = scores_NnM.masked_fill(gone_M[:, None], -torch.inf).softmax(-1).nan_to_num(0)
+        scale = torch.exp(SCALAR_GAIN * memory.log_value_norm[unit])
+        answers_nHE = args[0].unflatten(-1, (memory.num_heads, -1)).clone()
+        answers_nHE[..., unit, :] = (scale * (weights_NnM @ values_NmE).mean(0)).to(answers_nHE)
+        return (answers_nHE.flatten(-2),)
+
+    handles = [
+        memory.key_extractor.register_forward_hook(ask),
+        memory.o_proj.register_forward_pre_hook(answer),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

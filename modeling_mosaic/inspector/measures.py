@@ -223,6 +223,23 @@ def leave_one_out(weights_TS: torch.Tensor, values_SD: torch.Tensor) -> torch.Te
     return (others_TSS / rest_TS1.masked_fill(rest_TS1 == 0, 1)) @ values_SD.unsqueeze(-3)
 
 
+def distance_without(scores_TS: torch.Tensor, values_SD: torch.Tensor) -> torch.Tensor:
+    """`|y^{-i} - y| = w_i / (1 - w_i) |y - v_i|`, `(..., time, pairs)`: what leaving out pair i moves.
+
+    Needs no vector per query and pair. Where one pair has nearly all weight the difference would lose its
+    digits: without its heaviest pair an answer is summed over the others, and 0 where there are none.
+    """
+    weights_TS = scores_TS.softmax(-1)
+    answer_TD = weights_TS @ values_SD
+    distance_TS = answer_TD.square().sum(-1, keepdim=True) - 2 * answer_TD @ values_SD.mT
+    distance_TS = (distance_TS + values_SD.square().sum(-1)[..., None, :]).clamp(min=0).sqrt()
+    heaviest_T1 = scores_TS.argmax(-1, keepdim=True)
+    others_TS = scores_TS.scatter(-1, heaviest_T1, -torch.inf).softmax(-1).nan_to_num(0)
+    moved_T1 = (others_TS @ values_SD - answer_TD).norm(dim=-1, keepdim=True)
+    odds_TS = weights_TS / (1 - weights_TS).clamp(min=torch.finfo(weights_TS.dtype).tiny)
+    return (odds_TS * distance_TS).scatter(-1, heaviest_T1, moved_T1)
+
+
 def add_pair(
     answer_TD: torch.Tensor, log_normaliser_T: torch.Tensor, query_TD: torch.Tensor, key_D, value_D
 ) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -58,16 +59,19 @@ class Packs(dict):
         return name in self
 
 
-def pack_record(record, units: str | Iterable, room: int) -> Packs:
+def pack_record(record, units: str | Iterable, room: int, slots=None) -> Packs:
     """The packs of a record. Named units are always there, the rest as far as there is room.
 
-    `record` is what the page cannot do without, `unit.LAYER.UNIT` keys and values, `readout` what turns
+    `record` is what the page cannot do without, `corpus` what slots do over many texts (`SlotStatistics`),
+    `unit.LAYER.UNIT` keys and values, `readout` what turns
     answers into logits, `pairs` the strongest pairs of units without keys; the others are measures.
     """
     every = [(layer, unit) for layer in range(record.num_layers) for unit in range(record.num_units)]
     named = [_known(unit, every) for unit in ([] if units == "auto" else every if units == "all" else units)]
     packs = Packs(room)
     packs.add("record", _small_arrays(record), record.metadata)
+    if slots is not None:
+        packs.add("corpus", *_corpus(slots))
     for layer, unit in named:
         packs.add(f"unit.{layer}.{unit}", _unit_arrays(record, layer, unit))
     measures = sorted(_along_text(record), key=lambda name: (*FIRST_MEASURES, name).index(name))
@@ -126,17 +130,30 @@ def _small_arrays(record) -> dict:
     """What the page cannot do without, with the means of the measures along the text."""
     names = [*MODEL, *(f"persistent.slot_{name}" for name in SLOTS)]
     arrays = {name: _half(record.tensors[name]) for name in names if name in record.tensors}
-    if "persistent.slot_length" in record.tensors:
-        lengths, most_used = (record.tensors[f"persistent.slot_{name}"] for name in ("length", "most_used"))
-        arrays["persistent.slot_length"] = _half(lengths.gather(-1, most_used))
-    for name in ("loss", "entropy", "final_scale", "top_logprobs"):
-        arrays[name] = record.tensors[name].float().numpy()
+    if "persistent.slot_most_used" in record.tensors:
+        most_used = record.tensors["persistent.slot_most_used"]
+        for name in ("persistent.slot_length", "persistent.slot_shift"):
+            arrays[name] = _half(record.tensors[name].gather(-1, most_used))
+    for name in ("loss", "entropy", "final_scale", "top_logprobs", "persistent.slot_worth"):
+        if name in record.tensors:
+            arrays[name] = record.tensors[name].float().numpy()
     for name in record.measures:
         if MEASURES[name].shape == "token":
             arrays[f"mean.{name}"] = record.unit_measure(name).float().numpy()
         else:
             arrays[f"measure.{name}"] = record.measure(name).float().numpy()
     return arrays
+
+
+def _corpus(slots) -> tuple[dict, dict]:
+    """Statistics of slots as arrays and metadata."""
+    tensors = dict(slots.tensors)
+    for name in ("length", "shift"):
+        tensors[name] = tensors[name].take_along_dim(tensors["most_used"], -1)
+    shown = {name: slots.details[name] for name in ("contexts", "vocabulary", "num_texts", "num_tokens")}
+    return {f"corpus.slot_{name}": _half(tensor) for name, tensor in tensors.items()}, {
+        "corpus": json.dumps(shown)
+    }
 
 
 def _dearest_first(record, every: list) -> list:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from . import measures
 from .anatomy import layers_of
+from .blocks import Joined
 from .trace import Trace, logit_blocks, token_losses
 
 TOP_TOKENS = 10
@@ -52,11 +53,9 @@ def read_text(heard: Trace) -> tuple[Tensors, Readout]:
     """The tensors of a record that belong to the text and to no memory, and what reads logits there."""
     model, ids_T = heard.model, heard.token_ids
     next_T = ids_T.roll(-1)
-    blocks: dict[str, list[torch.Tensor]] = {}
+    found = Joined(len(ids_T), dim=0)
     for block, logits_nV in logit_blocks(model, heard.residual_TC):
-        for name, tensor in _read_block(logits_nV, next_T[block]).items():
-            blocks.setdefault(name, []).append(tensor)
-    found = {name: torch.cat(tensors) for name, tensors in blocks.items()}
+        found.write(block.start, _read_block(logits_nV, next_T[block]))
     runner_up_T, next_logit_T = found.pop("runner_up"), found.pop("next_logit")
     residual_TC = heard.residual_TC.float()
     norm = model.base_model.norm

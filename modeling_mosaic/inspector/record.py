@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -25,8 +25,11 @@ from .catalogue import MEASURES
 from .explanation import Explanation, SlotShare, describe_unit, explain_pairs, explain_slots
 from .pairs import StoredPairs, UnitKind
 from .summary import constant_answer, summarise
-from .text import decode_tokens, encode_text
+from .text import decode_tokens, encode_text, name_token
 from .trace import trace
+
+if TYPE_CHECKING:
+    from .slot_scan import SlotStatistics
 
 FORMAT, FORMAT_VERSION = "memory-mosaics-record", "2"
 
@@ -119,13 +122,7 @@ def _name_tokens(tokenizer, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     """The texts of all tokens that the record names by their ids."""
     names = [name for name in ("readout.token_ids", "persistent.slot_tokens") if name in tensors]
     named = torch.cat([tensors[name].flatten() for name in names]).unique()
-    # A vocabulary may be padded with ids that no token has.
-    return {
-        str(token_id): f"[{token_id}]"
-        if tokenizer is None or token_id >= len(tokenizer)
-        else tokenizer.decode([token_id])
-        for token_id in named.tolist()
-    }
+    return {str(token_id): name_token(tokenizer, token_id) for token_id in named.tolist()}
 
 
 def _own_version() -> str:
@@ -348,7 +345,12 @@ class MemoryRecord:
         return describe_unit(self, layer, unit)
 
     def write_page(
-        self, path: str | os.PathLike, *, units="auto", compare: "MemoryRecord | None" = None
+        self,
+        path: str | os.PathLike,
+        *,
+        units="auto",
+        compare: "MemoryRecord | None" = None,
+        slots: "SlotStatistics | None" = None,
     ) -> None:
         """Writes the record as one HTML file, which needs no network.
 
@@ -357,10 +359,12 @@ class MemoryRecord:
             units: whose keys and values the page holds, so that pairs can be deleted there: "auto", "all", or
                 a list of `(layer, unit)`.
             compare (`MemoryRecord`, *optional*): another record, shown beside this one.
+            slots (`SlotStatistics`, *optional*): the model's persistent slots over many texts, see
+                `scan_slots`.
         """
         from .page import write_page
 
-        write_page(self, path, units=units, compare=compare)
+        write_page(self, path, units=units, compare=compare, slots=slots)
 
     def _repr_html_(self) -> str:
         from .page import notebook_html

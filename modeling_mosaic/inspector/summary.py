@@ -22,10 +22,11 @@ from .agreement import (
     retrieve_across,
 )
 from .anatomy import LayerParts, PersistentPart, layers_of
+from .blocks import Joined
 from .expectation import choose_places, expect_deeper, expect_first
 from .pairs import StoredPairs, UnitKind
 from .readout import Readout, direct_of_the_rest, output_of, read_text
-from .slots import TOP, query_block, strongest, summarise_persistent
+from .slots import NUM_WEIGHED, TOP, query_block, strongest, summarise_persistent
 from .trace import LayerTrace, Trace
 
 Tensors = dict[str, torch.Tensor]
@@ -61,12 +62,15 @@ def summarise(heard: Trace, ablate: bool) -> Summary:
     """
     summary, layers = Summary(), layers_of(heard.model)
     summary.tensors, readout = read_text(heard)
-    passes = sum(layer.count(memory) for layer in layers for memory in ("contextual", "persistent"))
+    slots = min(NUM_WEIGHED, layers[0].persistent.num_slots)
+    passes = sum(layer.count("contextual") + layer.count("persistent") * (1 + slots) for layer in layers)
     total = len(layers) + ablate * passes
     with tqdm(total=total, desc="recording", leave=False, disable=None) as bar:
         _summarise_layers(heard, summary, readout, bar)
         if ablate:
             _ablate(heard, summary, bar)
+            if slots:
+                _weigh_slots(heard, summary, slots, bar)
     return summary
 
 
@@ -175,7 +179,7 @@ def _recall(stored: StoredPairs, token_ids_T) -> tuple[torch.Tensor, Tensors]:
     """Answers `(units, time, head_dim)`, and what can be said from weights alone, block by block."""
     values_HtD, kinds = stored.values_HtD, [units for _, units in stored.groups]
     num_units, time = stored.keys_HTD.shape[:2]
-    blocks: dict[str, list[torch.Tensor]] = {}
+    tensors = Joined(time, dim=1)
     retrieval = CrossRetrieval(values_HtD[:, 1:], stored.youngest_H - 1)
     block = query_block(num_units, time)
     for first in range(0, time, block):
@@ -187,10 +191,8 @@ def _recall(stored: StoredPairs, token_ids_T) -> tuple[torch.Tensor, Tensors]:
             across_RHTD[:, :, seen], values_HtD[:, first + seen.start : first + max(seen.start, seen.stop)]
         )
         units = torch.arange(num_units, device=values_HtD.device)
-        found = {"answers": across_RHTD[units, units], **weigh(scores_HTS, token_ids_T, first, last)}
-        for name, tensor in found.items():
-            blocks.setdefault(name, []).append(tensor)
-    tensors = {name: torch.cat(tensor, 1) for name, tensor in blocks.items()}
+        tensors.write(first, {"answers": across_RHTD[units, units]})
+        tensors.write(first, weigh(scores_HTS, token_ids_T, first, last))
     tensors["measure.cross_retrieval"] = retrieval.result()
     return tensors.pop("answers"), tensors
 
@@ -255,6 +257,7 @@ def _compare_kind(kind: UnitKind, answers_HTD, values_HtD, raw_HTD, mix_H, scale
     seen = slice(first, max(first, time - 1))
     answer_HTD, target_HTD, raw_seen_HTD = answers_HTD[:, seen], values_HtD[:, seen], raw_HTD[:, seen]
     error_HT = measures.relative_error(answer_HTD, target_HTD)
+    known_HTD = measures.known_part(raw_seen_HTD, mix_H11, scale_H11)
     certainty_HT = measures.certainty(answer_HTD, scale_H11)
     stated_HT = measures.expected_error(certainty_HT)
     by_token = {
@@ -263,11 +266,11 @@ def _compare_kind(kind: UnitKind, answers_HTD, values_HtD, raw_HTD, mix_H, scale
         "certainty": certainty_HT,
         "expected_error": stated_HT,
         "surprise": measures.surprise(error_HT, certainty_HT),
+        "known_error": measures.relative_error(known_HTD, target_HTD),
     }
     padding = (min(first, time), time - min(first, time) - error_HT.shape[1])
     mean_HTD = measures.mean_of_stored(values_HtD, first, kind.oldest)
     newest_HTD = values_HtD[:, : target_HTD.shape[1]]
-    known_HTD = measures.known_part(raw_seen_HTD, mix_H11, scale_H11)
     by_unit = {
         "peek_share": measures.peek_share(raw_HTD[:, 1:-1], raw_HTD[:, 2:], mix_H11).mean(-1),
         "skill_over_mean": measures.skill(answer_HTD, target_HTD, mean_HTD),
@@ -299,6 +302,22 @@ def _ablate(heard: Trace, summary: Summary, bar) -> None:
 def constant_answer(mean_D: torch.Tensor, youngest: int, time: int) -> torch.Tensor:
     """The mean in place of each answer, `(time, head_dim)`; where a memory is empty it still answers 0."""
     return mean_D * (torch.arange(time, device=mean_D.device) >= youngest)[:, None]
+
+
+def _weigh_slots(heard: Trace, summary: Summary, count: int, bar) -> None:
+    """What the most used slots are worth, `persistent.slot_worth`, NaN for the others that are listed.
+
+    By a pass without each. The gradient of the loss does not tell: near its minimum it hardly has any in the
+    direction of a trained pair, whatever the loss without it.
+    """
+    for layer, most_Pn in enumerate(summary.layers["persistent.slot_most_used"]):
+        worth_Pn = torch.full(most_Pn.shape, torch.nan)
+        for unit, slots in enumerate(most_Pn[:, :count].tolist()):
+            for number, slot in enumerate(slots):
+                losses_T = heard.losses_without_slot(layer, unit, slot)
+                worth_Pn[unit, number] = (losses_T - summary.tensors["loss"]).nanmean()
+                bar.update()
+        summary.add_layer({"persistent.slot_worth": worth_Pn})
 
 
 def _check(heard: Trace, loss_T: torch.Tensor, missing_T: torch.Tensor, deviations) -> dict[str, float]:

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache, PreTrainedModel
 
 from .anatomy import ContextualPart, PersistentPart, by_unit, layers_of, memory_layers
-from .edit import answers_replaced, attending_by
+from .edit import answers_replaced, attending_by, slots_removed
 
 # Tokens whose logits are held at a time.
 LOGIT_BLOCK = 128
@@ -88,10 +88,18 @@ class Trace:
     def losses_without(self, layer: int, unit: int, memory: str, answer: torch.Tensor) -> torch.Tensor:
         """Losses `(time,)` with a unit's answers replaced; runs the layers from its own on again."""
         part, number = layers_of(self.model)[layer].find(memory, unit)
-        hidden_1TC = self.hidden_1TC[layer]
         with answers_replaced(part, number, answer):
-            for number in range(layer, len(self.arguments)):
-                hidden_1TC = self._run(number, hidden_1TC)
+            return self._losses_from(layer)
+
+    def losses_without_slot(self, layer: int, unit: int, slot: int) -> torch.Tensor:
+        """Losses `(time,)` without a slot of a persistent unit; runs the layers from its own on again."""
+        with slots_removed(memory_layers(self.model)[layer].persistent_memory, unit, [slot]):
+            return self._losses_from(layer)
+
+    def _losses_from(self, layer: int) -> torch.Tensor:
+        hidden_1TC = self.hidden_1TC[layer]
+        for number in range(layer, len(self.arguments)):
+            hidden_1TC = self._run(number, hidden_1TC)
         return token_losses(self.model, hidden_1TC[0], self.token_ids)
 
     def _run(self, layer: int, hidden_1TC: torch.Tensor) -> torch.Tensor:

@@ -132,21 +132,18 @@ export function expectations(raw, y, place, mix, dim) {
 }
 
 /**
- * Errors |r - v| / |v| along the text of predictors that need no memory: the mean of the values that the unit sees,
- * the newest of them, and what is known of the target beforehand, Norm(c u_t), where raw values u_t are given.
+ * Errors |r - v| / |v| along the text of two predictors: the mean of the values that the unit sees, and the newest of
+ * them.
  */
-export function trivialErrors(unit, rawAt = null, mix = NaN) {
+export function trivialErrors(unit) {
   if (unit.trivial) return unit.trivial;
-  const { values, dim, pairs } = unit,
-    size = unit.T,
-    scale = Math.sqrt(squared(values.subarray(0, dim)));
-  const [mean, newest, known] = [0, 1, 2].map(() => new Float64Array(size).fill(NaN)),
+  const { values, dim, pairs } = unit;
+  const [mean, newest] = [0, 1].map(() => new Float64Array(unit.T).fill(NaN)),
     sum = new Float64Array(dim);
   for (let t = unit.kind.youngest; t < pairs; t++) {
     const [from, to] = sight(unit, t),
       v = target(unit, t),
-      last = values.subarray((to - 1) * dim, to * dim),
-      raw = rawAt && rawAt(t);
+      last = values.subarray((to - 1) * dim, to * dim);
     for (let d = 0; d < dim; d++) sum[d] += last[d];
     // What has just gone out of sight.
     if (from) for (let d = 0; d < dim; d++) sum[d] -= values[(from - 1) * dim + d];
@@ -155,16 +152,8 @@ export function trivialErrors(unit, rawAt = null, mix = NaN) {
       v,
     ).error;
     newest[t] = compare(last, v).error;
-    if (raw) {
-      const length = Math.sqrt(squared(raw)),
-        sign = Math.sign(mix);
-      known[t] = compare(
-        raw.map((x) => (sign * scale * x) / length),
-        v,
-      ).error;
-    }
   }
-  return (unit.trivial = rawAt ? { mean, newest, known } : { mean, newest });
+  return (unit.trivial = { mean, newest });
 }
 
 /** The strongest pairs at a token, [pair, weight], exactly from keys or as the record keeps them. */

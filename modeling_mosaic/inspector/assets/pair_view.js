@@ -21,12 +21,25 @@ export class PairView {
 
   async update(changed) {
     if (
-      !["unit", "token", "token2", "hover", "forgotten", "ranking", "row", "tab", "theme", "live"].some(
-        (name) => changed.has(name),
-      )
+      ![
+        "unit",
+        "token",
+        "token2",
+        "hover",
+        "forgotten",
+        "added",
+        "ranking",
+        "row",
+        "tab",
+        "theme",
+        "live",
+      ].some((name) => changed.has(name))
     )
       return;
-    if (changed.has("hover") && !["tab", "unit", "token", "forgotten"].some((name) => changed.has(name)))
+    if (
+      changed.has("hover") &&
+      !["tab", "unit", "token", "forgotten", "added"].some((name) => changed.has(name))
+    )
       return;
     if (changed.has("unit") || changed.has("token") || changed.has("token2")) this.shown = SHOWN;
     const unit = await this.panel.unitNow();

@@ -3,6 +3,17 @@
 import { trivialErrors } from "inspector/memory";
 import { openEmbedded, openFile, TensorFile } from "inspector/safetensors";
 
+const SLOTS = [
+  "use",
+  "most_used",
+  "length",
+  "shift",
+  "worth",
+  "tokens",
+  "token_logits",
+  "callers",
+  "caller_weights",
+];
 const EAGER = [
   "loss",
   "entropy",
@@ -15,13 +26,7 @@ const EAGER = [
   "readout.raw_values",
   "contextual.mix",
   "contextual.value_scale",
-  "persistent.slot_use",
-  "persistent.slot_most_used",
-  "persistent.slot_length",
-  "persistent.slot_tokens",
-  "persistent.slot_token_logits",
-  "persistent.slot_callers",
-  "persistent.slot_caller_weights",
+  ...["persistent", "corpus"].flatMap((source) => SLOTS.map((name) => `${source}.slot_${name}`)),
 ];
 const DETAILS = [
   "tokens",
@@ -85,6 +90,9 @@ export class Record {
     this.whole = null;
     for (const key of DETAILS) this[key] = JSON.parse(file.metadata[key]);
     this.sentences = JSON.parse(file.metadata.sentences ?? "[]");
+    /** Slots over many texts: { contexts, vocabulary, num_texts, num_tokens }, or null. */
+    this.corpus = JSON.parse(file.metadata.corpus ?? "null");
+    Object.assign(this.vocabulary, this.corpus?.vocabulary);
     this.leading = catalogue.leading;
     this.measures = catalogue.measures
       .filter(({ name }) => file.has(`measure.${name}`) || file.has(`mean.${name}`))
@@ -237,16 +245,10 @@ export class Record {
     });
   }
 
-  /** Errors of predictors without a memory, for a unit whose values are here. */
+  /** Errors of predictors without a memory, as far as what they need is here. */
   trivial(unit) {
-    if (!unit.exact) return {};
-    const raw = this.rawValues(unit),
-      place = (t) => this.candidate.get(this.data.token_ids[t]) * unit.dim;
-    return trivialErrors(
-      unit,
-      raw && ((t) => raw.subarray(place(t), place(t) + unit.dim)),
-      this.data["contextual.mix"][this.place(unit.name)],
-    );
+    const known = this.along("known_error", unit.name);
+    return { ...(unit.exact ? trivialErrors(unit) : {}), ...(known ? { known } : {}) };
   }
 
   /** Raw values of the candidate tokens in a unit of the first layer. */

@@ -159,8 +159,8 @@ def show(browser, tmp_path):
     """Writes a record's page and opens it from its file."""
     shown = []
 
-    def show(record, link: str = "", *, compare=None, units="auto", **options):
-        path = write_page(record, tmp_path / "page.html", units=units, compare=compare)
+    def show(record, link: str = "", *, compare=None, units="auto", slots=None, **options):
+        path = write_page(record, tmp_path / "page.html", units=units, compare=compare, slots=slots)
         shown.append(Shown(browser, f"{path.as_uri()}#{link}", **options))
         return shown[-1]
 

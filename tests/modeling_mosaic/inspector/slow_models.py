@@ -16,6 +16,8 @@ class SlowUnit:
     query_TD: torch.Tensor
     key_TD: torch.Tensor
     value_TD: torch.Tensor
+    # The part of each target that is known beforehand, at any length.
+    known_TD: torch.Tensor
     sees_TT: torch.Tensor
     answer_TD: torch.Tensor
     output_CD: torch.Tensor
@@ -61,6 +63,11 @@ class Recording:
         """The part of an output projection that belongs to each unit, `(units, hidden, size)`."""
         return self.parameters[f"{name}.weight"].unflatten(1, (units, -1)).transpose(0, 1)
 
+    def known(self, name):
+        """The part of each target that its own token makes, `(units, time, size)`."""
+        raw_TC, mix_H = self.kept[f"{name}.v_proj.output"], self.parameters[f"{name}.peek_norm.mix"]
+        return mix_H[:, None, None] * raw_TC.unflatten(-1, (len(mix_H), -1)).transpose(0, 1)
+
     def parts(self, layer):
         """Answers and columns of a layer's units, `[(answer, column)]`: contextual ones, persistent ones."""
         contextual = [(unit.answer_TD, unit.output_CD) for unit in self.units(layer)]
@@ -91,8 +98,9 @@ class SlowMosaic(Recording, PlainMosaic):
         keys, values = (self.kept[f"{name}.{part}"] for part in ("key_extractor.keys", "values"))
         answers = self.kept[f"{name}.o_proj.input"].unflatten(-1, (units, -1)).unbind(1)
         sees = torch.ones(2 * [keys.shape[1]], dtype=torch.bool).tril(-1)
-        rows = zip(keys, values, answers, self.columns(f"{name}.o_proj", units), strict=True)
-        return [SlowUnit(k, k, v, sees, y, column) for k, v, y, column in rows]
+        known, columns = self.known(name), self.columns(f"{name}.o_proj", units)
+        rows = zip(keys, values, known, answers, columns, strict=True)
+        return [SlowUnit(k, k, v, known, sees, y, column) for k, v, known, y, column in rows]
 
 
 class SlowMosaicV2(Recording, PlainMosaicV2):
@@ -125,8 +133,9 @@ class SlowMosaicV2(Recording, PlainMosaicV2):
         keys, values, sees = (self.kept[f"{name}.{what}"] for what in ("keys", "values", "sees"))
         queries = self.bandwidth(sees.sum(-1), name) * keys
         answers = self.kept[f"{name}.answers"].unflatten(-1, (units, -1)).unbind(1)
-        rows = zip(queries, keys, values, answers, self.columns(f"{name}.o_proj", units), strict=True)
-        return [SlowUnit(q, k, v, sees, y, column) for q, k, v, y, column in rows]
+        known, columns = self.known(name), self.columns(f"{name}.o_proj", units)
+        rows = zip(queries, keys, values, known, answers, columns, strict=True)
+        return [SlowUnit(q, k, v, known, sees, y, column) for q, k, v, known, y, column in rows]
 
 
 def slow(model):

@@ -167,6 +167,54 @@ def test_ablation(make, random_tokens, memory):
         projection.weight[:, own] = columns
 
 
+class MosaicWithoutSlots(PlainMosaic):
+    """The plain model without some slots `(unit, bank, slot)` of its second layer."""
+
+    def __init__(self, model, removed):
+        super().__init__(model)
+        self.removed = removed
+
+    def persistent_memory(self, x_BTC, layer):
+        if layer != "model.layers.1":
+            return super().persistent_memory(x_BTC, layer)
+        name = f"{layer}.persistent_memory"
+        units = self.config.num_persistent_heads
+        query_BHTD = self.key_scale(f"{name}.key_extractor") * self.keys(
+            x_BTC, f"{name}.key_extractor", units
+        )
+        keys, values = (self.parameters[f"{name}.memory_{part}"] for part in ("keys", "values"))
+        recalled = torch.zeros_like(query_BHTD)
+        for unit in range(units):
+            for bank in range(len(keys)):
+                kept = [m for m in range(keys.shape[2]) if (unit, bank, m) not in self.removed]
+                weights = (query_BHTD[:, unit] @ keys[bank, unit, kept].mT).softmax(-1)
+                recalled[:, unit] += weights @ values[bank, unit, kept] / len(keys)
+        scale = (10 * self.parameters[f"{name}.log_value_norm"]).exp()[:, None, None]
+        return self.linear((scale * recalled).transpose(1, 2).flatten(2), f"{name}.o_proj")
+
+
+@pytest.mark.parametrize("banks", [1, 2])
+@torch.no_grad()
+def test_slots_left_out(make_model, random_tokens, banks):
+    model = make_model(num_persistent_banks=banks).double()
+    size, tokens = model.config.persistent_memory_size, random_tokens(2, TIME)
+    removed = {(2, 0, 1), (2, banks - 1, 7), (0, 0, 3)}
+    edit = MemoryEdit().delete_slots(layer=1, unit=0, slots=[3])
+    edit = edit.delete_slots(layer=1, unit=2, slots=[1, (banks - 1) * size + 7])
+    expected = MosaicWithoutSlots(model, removed).logits(tokens)
+    assert (expected - PlainMosaic(model).logits(tokens)).abs().max() > 1e-3
+    with edit.applied(model):
+        torch.testing.assert_close(model(tokens).logits, expected)
+        cache = DynamicCache(config=model.config)
+        steps = [model(tokens[:, t : t + 1], cache=cache).logits for t in range(TIME)]
+        torch.testing.assert_close(torch.cat(steps, 1), expected)
+    torch.testing.assert_close(model(tokens).logits, PlainMosaic(model).logits(tokens))
+    with MemoryEdit().delete_slots(layer=1, unit=2, slots=range(banks * size)).applied(model):
+        silent = model(tokens).logits
+    with MemoryEdit().ablate(layer=1, unit=2, memory="persistent").applied(model):
+        torch.testing.assert_close(model(tokens).logits, silent)
+
+
 @torch.no_grad()
 def test_the_four_deletions_differ(make, random_tokens):
     model, tokens = make().double(), random_tokens(1, TIME)
@@ -205,6 +253,9 @@ def test_what_there_is_not_is_refused(make_model, random_tokens):
         "layer 2: the model has layers 0 to 1": MemoryEdit().delete(layer=2, pairs=[0]),
         "unit -1: the model has units 0 to 3": MemoryEdit().delete(unit=-1, pairs=[0]),
         "unit 4: the model has units 0 to 3": MemoryEdit().ablate(layer=0, unit=4, memory="persistent"),
+        "slot 20: persistent units have slots 0 to 19": MemoryEdit().delete_slots(
+            layer=0, unit=0, slots=[3, 20]
+        ),
         r"value must have shape \(8,\), not \(9,\)": MemoryEdit().add(key=vector, value=torch.ones(9)),
     }
     for message, edit in wrong.items():

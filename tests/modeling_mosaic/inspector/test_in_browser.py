@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import os
 import re
 import threading
@@ -12,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling_mosaic import MemoryEdit
+from modeling_mosaic import MemoryEdit, scan_slots
+from modeling_mosaic.inspector.anatomy import layers_of
 from modeling_mosaic.inspector.record import record_memories
 from modeling_mosaic.inspector.server import make_server
 
@@ -99,8 +101,23 @@ def test_hover_lights_the_pairs_that_python_names(show, record_of, kind, unit, t
     assert sorted(lit) == sorted([pair + 1, pair] for pair in best)
 
 
+def error_when_run_again(model, record, token, unit, pairs):
+    """Prediction error of a unit of the first layer in a run of the model that has forgotten some pairs."""
+    heard = []
+    part, local = layers_of(model)[0].find("contextual", unit)
+    handle = part.o_proj.register_forward_pre_hook(lambda module, args: heard.append(args[0]))
+    with MemoryEdit().delete(layer=0, unit=unit, pairs=pairs).applied(model), torch.no_grad():
+        model(record.tensors["token_ids"][None])
+    handle.remove()
+    answer, target = (
+        heard[0].unflatten(-1, (3, 16))[token, local],
+        record.tensors["contextual.values"][0, unit, token],
+    )
+    return ((answer - target).norm() / target.norm()).item()
+
+
 @pytest.mark.parametrize(("kind", "unit"), [("mosaic", 1), ("mosaic_v2", 1), ("mosaic_v2", 5)])
-def test_pairs_and_deletions_agree_with_python(show, record_of, kind, unit):
+def test_pairs_and_deletions_agree_with_python(show, record_of, kind, unit, model, model_v2):
     record, token = record_of(kind), 60
     shown = show(record, f"v=pairs&u=0.{unit}&t={token}")
     shown.page.click("text=/Show \\d+ more/")
@@ -118,7 +135,11 @@ def test_pairs_and_deletions_agree_with_python(show, record_of, kind, unit):
     for count, pair in enumerate(gone, start=1):
         shown.page.locator(f"tr[data-pair='{pair}'] input").uncheck()
         shown.page.locator(f"text=Restore {count} forgotten").wait_for()
-        assert shown.fact("error") == pytest.approx(without(record, 0, unit, token, gone[:count]), abs=DIGIT)
+        run_again = error_when_run_again(
+            {"mosaic": model, "mosaic_v2": model_v2}[kind], record, token, unit, gone[:count]
+        )
+        assert shown.fact("error") == pytest.approx(run_again, abs=DIGIT)
+        assert run_again == pytest.approx(without(record, 0, unit, token, gone[:count]), abs=1e-5)
     shown.page.click("text=Restore 3 forgotten")
     shown.page.locator("text=Restore 3 forgotten").wait_for(state="detached")
     assert shown.fact("error") == pytest.approx(explained.error, abs=DIGIT)
@@ -343,39 +364,173 @@ def test_in_a_notebook(browser, record, tmp_path):
     page.close()
 
 
-def test_accessibility(show, record):
+@pytest.fixture
+def serve(browser, record, model):
+    """Opens the served page of the record at a link."""
+    server = make_server(model, record)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    shown = []
+
+    def serve(link, **options):
+        address = f"http://127.0.0.1:{server.server_address[1]}/#{link}"
+        shown.append(Shown(browser, address, offline=False, **options))
+        return shown[-1]
+
+    yield serve
+    for one in shown:
+        one.context.close()
+    server.shutdown()
+    server.server_close()
+
+
+def test_accessibility(show, serve, record):
     """axe-core finds nothing, in either scheme: AXE_CORE=node_modules/axe-core/axe.min.js."""
     if not (path := os.environ.get("AXE_CORE")):
         pytest.skip("needs axe-core (npm): its axe.min.js in AXE_CORE")
-    for scheme in ("light", "dark"):
-        shown = show(record, f"{CHOSEN}&w=1", color_scheme=scheme, bypass_csp=True)
+    link = f"{CHOSEN}&w=1&a=12:{record.tensors['token_ids'][3]}"
+    for scheme, opened in itertools.product(("light", "dark"), ("file", "server")):
+        options = {"color_scheme": scheme, "bypass_csp": True}
+        shown = show(record, link, **options) if opened == "file" else serve(link, **options)
         shown.page.add_script_tag(path=path)
         for tab in TABS:
             shown.page.click(f"#tab-{tab}")
             found = shown.page.evaluate("axe.run().then(result => result.violations)")
             assert [(one["id"], [node["failureSummary"] for node in one["nodes"]]) for one in found] == [], (
                 scheme,
+                opened,
                 tab,
             )
 
 
-def test_runs_the_model_again_where_it_is_served(browser, record, model):
-    server = make_server(model, record)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    shown = Shown(browser, f"http://127.0.0.1:{server.server_address[1]}/#{CHOSEN}", offline=False)
-    try:
-        pair = record.explain(0, 1, 60).pairs[0].pair
-        shown.page.locator(f"tr[data-pair='{pair}'] input").uncheck()
-        shown.page.click("text=Forgotten in all memories")
-        said = shown.page.locator(".answer p", has_text="mean loss").inner_text()
-        with MemoryEdit().delete(pairs=[pair]).applied(model):
-            ids = record.tensors["token_ids"][None]
-            loss = model(ids, labels=ids).loss.item()
-        assert f"mean loss {loss:.3f}" in said
-        shown.page.click("text=Likely next tokens, by this unit")
-        shown.page.locator(".answer li", has_text="came").wait_for()
-        assert shown.problems == []
-    finally:
-        shown.context.close()
-        server.shutdown()
-        server.server_close()
+def mean_loss(model, record, edit):
+    ids = record.tensors["token_ids"][None]
+    with edit.applied(model), torch.no_grad():
+        return model(ids, labels=ids).loss.item()
+
+
+def test_runs_the_model_again_where_it_is_served(serve, record, model):
+    shown = serve(CHOSEN)
+    pair = record.explain(0, 1, 60).pairs[0].pair
+    shown.page.locator(f"tr[data-pair='{pair}'] input").uncheck()
+    shown.page.click("text=Forgotten in all memories")
+    said = shown.page.locator(".answer p", has_text="mean loss").inner_text()
+    assert f"mean loss {mean_loss(model, record, MemoryEdit().delete(pairs=[pair])):.3f}" in said
+    shown.page.click("text=Likely next tokens, by this unit")
+    shown.page.locator(".answer li", has_text="came").wait_for()
+    assert shown.problems == []
+
+
+def test_pairs_are_added_by_keyboard(serve, record, model, tokenizer):
+    """What a unit would have stored after a token, had another one come: as Python computes it."""
+    shown, after = serve(CHOSEN), 12
+    page, ids = shown.page, record.tensors["token_ids"].tolist()
+    came = ids[3]
+    page.locator(".added input[list]").focus()
+    # Letters and digits write, and do not change the view.
+    page.keyboard.type("1]nothing")
+    page.keyboard.press("Enter")
+    page.locator(".added .problem", has_text="«1]nothing» is no token").wait_for()
+    page.locator(".added input[list]").fill("")
+    page.keyboard.type(record.tokens[3])
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Control+a")
+    page.keyboard.type(str(after))
+    page.locator(".added form q", has_text=record.tokens[after].strip()).wait_for()
+    page.keyboard.press("Enter")
+    page.locator(".added li", has_text=f"came «{record.tokens[3]}»").wait_for()
+    assert f"a={after}%3A{came}" in page.url and page.locator("#tab-pairs[aria-selected=true]").count()
+    other = record_memories(model, tokenizer, [*ids[: after + 1], came], ablate=False)
+
+    def pair(layer, unit):
+        return {part: other.tensors[f"contextual.{part}s"][layer, unit, after] for part in ("key", "value")}
+
+    everywhere = MemoryEdit().delete(pairs=[7])
+    for layer, unit in ((layer, unit) for layer in range(2) for unit in range(3)):
+        everywhere.add(layer=layer, unit=unit, **pair(layer, unit))
+    one = MemoryEdit().add(layer=0, unit=1, **pair(0, 1))
+    # Before the server runs the model, whose edits exclude each other.
+    losses = [mean_loss(model, record, edit) for edit in (one, everywhere)]
+    with one.applied(model), torch.no_grad():
+        best = model(torch.tensor([ids])).logits[0, 60].argmax().item()
+    page.get_by_role("button", name="Remembered by this unit").focus()
+    page.keyboard.press("Enter")
+    page.locator(".answer p", has_text=f"mean loss {losses[0]:.3f}").wait_for()
+    likely = page.locator("[data-fact=likely]").inner_text()
+    assert likely.startswith(f"Likeliest after token 60: «{record.token_text(best)}»".replace("\n", "↵"))
+    page.goto(page.url.replace("a=", "x=7&a="))
+    page.locator("text=Restore 1 forgotten").wait_for()
+    page.click("text=Remembered by all memories")
+    page.locator(".answer p", has_text=f"mean loss {losses[1]:.3f}").wait_for()
+    page.click("text=Remove")
+    page.locator(".added li").wait_for(state="detached")
+    assert page.get_by_role("button", name="Remembered by this unit").is_disabled()
+    assert shown.problems == []
+
+
+def test_slots_show_what_they_are_worth(serve, record, model):
+    shown = serve("v=slots&p=1.2")
+    parts = {
+        name: record.tensors[f"persistent.slot_{name}"][1, 2] for name in ("most_used", "shift", "worth")
+    }
+    cards = shown.page.locator(".slotList li")
+    for place, slot in enumerate(parts["most_used"][:4].tolist()):
+        card = cards.nth(place)
+        assert card.get_attribute("data-slot") == str(slot)
+        facts = {
+            name: as_number(card.locator(f"[data-fact={name}]").inner_text())
+            for name in parts
+            if name != "most_used"
+        }
+        assert facts["shift"] == pytest.approx(parts["shift"][slot].item(), abs=DIGIT / 2)
+        assert facts["worth"] == pytest.approx(parts["worth"][place].item(), abs=6e-5)
+    slot = parts["most_used"][7].item()
+    edited = mean_loss(model, record, MemoryEdit().delete_slots(layer=1, unit=2, slots=[slot]))
+    shown.page.get_by_role("button", name=f"Run without slot {slot}").focus()
+    shown.page.keyboard.press("Enter")
+    fact = shown.page.locator(f"[data-slot='{slot}'] [data-fact=worth]")
+    fact.wait_for()
+    expected = edited - record.tensors["loss"].nanmean().item()
+    assert as_number(fact.inner_text()) == pytest.approx(expected, abs=6e-5)
+    assert shown.problems == []
+
+
+def test_slots_over_many_texts(show, record, model, tokenizer):
+    found = scan_slots(model, tokenizer, ["The cat smiled.", "A dog, a dog and the sun", HOSTILE])
+    shown = show(record, "v=slots&p=0.1", slots=found)
+    cards = shown.page.locator(".slotList li")
+    for card, one in zip(cards.all(), found.slots(0, 1), strict=False):
+        assert card.get_attribute("data-slot") == str(one.slot)
+        assert as_number(card.locator("header > span").last.inner_text()) == pytest.approx(
+            one.use, abs=DIGIT / 2
+        )
+        assert card.locator("p").last.locator(".chip").count() == len(one.contexts) == 4
+    assert cards.count() == 16 and shown.page.locator("text=3 texts").count()
+    assert shown.page.locator("#app img, #app script").count() == 0
+    first = shown.page.locator("#views").inner_text()
+    shown.page.get_by_label("Counted over").focus()
+    shown.page.keyboard.press("ArrowDown")
+    slot = record.tensors["persistent.slot_most_used"][0, 1, 0].item()
+    shown.page.locator(f".slotList li:first-child[data-slot='{slot}'] .call").first.wait_for()
+    assert "c=text" in shown.page.url
+    assert shown.page.evaluate("document.activeElement.matches('select')"), "the menu keeps the focus"
+    shown.page.get_by_label("Counted over").select_option("")
+    shown.page.locator(".slotList li .chip", has_text="→").first.wait_for()
+    assert shown.page.locator("#views").inner_text() == first
+    assert shown.problems == []
+    stranger = record_memories(model, tokenizer, "a cat", ablate=False)
+    stranger.model_fingerprint = "another"
+    with pytest.raises(ValueError, match="counted with another model"):
+        stranger.write_page("never.html", slots=found)
+
+
+def test_the_known_part_beside_the_error_in_deeper_layers(show, record):
+    shown = show(record, "v=pairs&u=1.1&t=40")
+    seen = shown.page.locator(".references li", has_text="known part").locator("b").inner_text()
+    expected = record.measure("known_error")[1, 1, 40].item()
+    assert as_number(seen) == pytest.approx(expected, abs=DIGIT)
+    shown.page.click("#tab-curves")
+    table = list(csv.DictReader(io.StringIO(download(shown, "CSV").decode("utf-8-sig"))))
+    curve = [row for row in table if row["predictor"] == "known part"]
+    measure = record.measure("known_error")[1, 1, 9:13].mean().item()
+    [found] = [row for row in curve if float(row["pairs so far"]) == pytest.approx((9 * 12) ** 0.5)]
+    assert float(found["mean error"]) == pytest.approx(measure, abs=1e-3)

@@ -114,16 +114,19 @@ def test_measures_of_targets_are_in_the_right_places(make, text):
     for number, unit in enumerate(slow(model).run(text).units(1)):
         errors, references = [], {"mean": [], "newest": []}
         for t in range(TIME):
-            measured = [record.measure(name)[1, number, t] for name in ("error", "cosine", "age")]
+            names = ("error", "cosine", "age", "known_error")
+            measured = [record.measure(name)[1, number, t] for name in names]
             seen = unit.sees_TT[t].nonzero()[:, 0].tolist()
             v, y, w = unit.value_TD[t], unit.answer_TD[t], record.weights(1, number, t)[0]
             if not seen or t == TIME - 1:
-                assert measured[0].isnan() and measured[1].isnan()
+                assert all(measured[place].isnan() for place in (0, 1, 3))
             else:
                 errors.append(float((y - v).square().sum()))
                 assert measured[0].item() == pytest.approx(((y - v).norm() / v.norm()).item(), rel=1e-4)
                 direction = (y @ v / y.norm() / v.norm()).item()
                 assert measured[1].item() == pytest.approx(direction, abs=1e-4)
+                known = unit.known_TD[t] * v.norm() / unit.known_TD[t].norm()
+                assert measured[3].item() == pytest.approx(((known - v).norm() / v.norm()).item(), abs=1e-4)
                 references["mean"].append(float((unit.value_TD[seen].mean(0) - v).square().sum()))
                 references["newest"].append(float((unit.value_TD[max(seen)] - v).square().sum()))
             if seen:
@@ -302,12 +305,30 @@ def test_persistent_slots(make_model, text):
     assert record.tensors["persistent.slot_callers"][1, 3].tolist() == callers.indices.tolist()
     found = record.tensors["persistent.slot_caller_weights"][1, 3].double()
     torch.testing.assert_close(found, callers.values, rtol=1e-4, atol=1e-6)
+    scale = (10 * plain.parameters[f"{name}.log_value_norm"]).exp()[:, None]
+    answers = sum(scale[:, None] * weights[..., b * 20 : b * 20 + 20] @ values[b] for b in range(2))
+    shift = record.tensors["persistent.slot_shift"][1]
+    for unit, slot in ((0, 3), (2, 27), (3, use[3].argmax().item())):
+        bank = slot // 20
+        others = [m for m in range(20) if m != slot % 20]
+        alone = (query[unit] @ keys[bank, unit, others].mT).softmax(-1) @ values[bank, unit, others]
+        own = 2 * weights[unit, :, bank * 20 : bank * 20 + 20] @ values[bank, unit]
+        moved = scale[unit] * (alone - own) / 2
+        expected = (moved.norm(dim=-1) / answers[unit].norm(dim=-1)).mean().item()
+        assert shift[unit, slot].item() == pytest.approx(expected, rel=1e-4)
+    worth = record.tensors["persistent.slot_worth"]
+    assert worth.isfinite().sum(-1).eq(slots.NUM_WEIGHED).all()
+    for layer, unit, number in ((0, 1, 0), (0, 3, slots.NUM_WEIGHED - 1), (1, 2, 1)):
+        slot = record.tensors["persistent.slot_most_used"][layer, unit, number].item()
+        with MemoryEdit().delete_slots(layer=layer, unit=unit, slots=[slot]).applied(model), torch.no_grad():
+            logits = model(torch.tensor([text])).logits[0]
+        cost = F.cross_entropy(logits[:-1], torch.tensor(text[1:])) - record.tensors["loss"].nanmean()
+        assert worth[layer, unit, number].item() == pytest.approx(cost.item(), rel=1e-3, abs=1e-6)
     # The tokens of the most used slot: its value through what comes after it.
     slot = use[3].argmax().item()
     assert record.tensors["persistent.slot_most_used"][1, 3, 0] == slot
-    scale = (10 * plain.parameters[f"{name}.log_value_norm"][3]).exp()
     columns = plain.parameters[f"{name}.o_proj.weight"][:, 24:]
-    added = columns @ (scale * values[slot // 20, 3, slot % 20])
+    added = columns @ (scale[3] * values[slot // 20, 3, slot % 20])
     logits = plain.parameters["lm_head.weight"] @ (
         (added - added.mean()) * plain.parameters["model.norm.weight"]
     )

@@ -167,5 +167,7 @@ print(peak() - before)
 def test_examples_of_the_docs(run_examples, capsys):
     names = run_examples("docs/inspector.md", "## Record a text")
     assert "of the answer" in capsys.readouterr().out
+    run_examples("docs/inspector.md", "## Persistent slots")
+    assert "3 texts" in capsys.readouterr().out
     run_examples("docs/inspector.md", "## Change memories while the model runs", **names)
     assert "Once upon a time there was a" in capsys.readouterr().out
