@@ -233,9 +233,9 @@ class MemoryEdit:
                 edits.setdefault(layer, _LayerEdit()).added.setdefault(unit, []).append((key_D, value_D))
         for replacement in self._replacements:
             _each([replacement.layer], [replacement.unit], config, replacement.memory)
-        num_slots = config.num_persistent_banks * config.persistent_memory_size
         for removal in self._removals:
             _each([removal.layer], [removal.unit], config, "persistent")
+            num_slots = config.num_persistent_banks * config.persistent_memory_size
             for slot in removal.slots:
                 if not isinstance(slot, int) or not 0 <= slot < num_slots:
                     raise ValueError(f"slot {slot}: persistent units have slots 0 to {num_slots - 1}")

@@ -24,6 +24,7 @@ from ..complete_files import replacing
 from ..model_fingerprint import fingerprint
 from .edit import memory_layers
 from .readout import output_of
+from .record import check_model
 from .slots import NUM_READ, read_slots, recall_slots, slot_pairs
 from .text import name_token
 
@@ -60,7 +61,7 @@ def scan_slots(
 
     Costs a forward pass for each text, and about `16 + 60 num_contexts` bytes a slot, whatever the texts.
     """
-    memory_layers(model)
+    check_model(model)
     if max_tokens < 1 or num_contexts < 1:
         raise ValueError(f"max_tokens and num_contexts must be at least 1, not {max_tokens}, {num_contexts}")
     scan, was_training = _Scan(model, num_contexts), model.training
@@ -86,6 +87,7 @@ def _token_ids(tokenizer, text: str | Sequence[int]) -> Sequence[int]:
 class _Scan:
     """Sums over texts, and the heaviest contexts so far, on the CPU."""
 
+    @torch.no_grad()
     def __init__(self, model: PreTrainedModel, num_contexts: int):
         self.model, self.num_contexts = model, num_contexts
         self.memories = [layer.persistent_memory for layer in memory_layers(model)]

@@ -55,15 +55,13 @@ def summarise(heard: Trace, ablate: bool) -> Summary:
     """
     summary, config = Summary(), heard.model.config
     summary.tensors, readout = read_text(heard)
-    slots = min(NUM_WEIGHED, config.num_persistent_banks * config.persistent_memory_size)
-    units = config.num_attention_heads + config.num_persistent_heads * (1 + slots)
-    passes = config.num_hidden_layers * units
+    passes = config.num_hidden_layers * (config.num_attention_heads + config.num_persistent_heads)
     total = config.num_hidden_layers + ablate * passes
     with tqdm(total=total, desc="recording", leave=False, disable=None) as bar:
         _summarise_layers(heard, summary, readout, bar)
         if ablate:
             _ablate(heard, summary, bar)
-            _weigh_slots(heard, summary, slots, bar)
+            _weigh_slots(heard, summary, bar)
     return summary
 
 
@@ -239,15 +237,17 @@ def _ablate(heard: Trace, summary: Summary, bar) -> None:
             summary.add_layer({f"measure.{prefix}ablation_cost": torch.stack(costs)})
 
 
-def _weigh_slots(heard: Trace, summary: Summary, count: int, bar) -> None:
+def _weigh_slots(heard: Trace, summary: Summary, bar) -> None:
     """What the most used slots are worth, `persistent.slot_worth`, NaN for the others that are listed.
 
     By a pass without each. The gradient of the loss does not tell: near its minimum it hardly has any in the
     direction of a trained pair, whatever the loss without it.
     """
-    for layer, most_Pn in enumerate(summary.layers["persistent.slot_most_used"]):
+    most_LPn = summary.layers["persistent.slot_most_used"]
+    bar.total += sum(most_Pn[:, :NUM_WEIGHED].numel() for most_Pn in most_LPn)
+    for layer, most_Pn in enumerate(most_LPn):
         worth_Pn = torch.full(most_Pn.shape, torch.nan)
-        for unit, slots in enumerate(most_Pn[:, :count].tolist()):
+        for unit, slots in enumerate(most_Pn[:, :NUM_WEIGHED].tolist()):
             for number, slot in enumerate(slots):
                 losses_T = heard.losses_without_slot(layer, unit, slot)
                 worth_Pn[unit, number] = (losses_T - summary.tensors["loss"]).nanmean()
