@@ -63,8 +63,8 @@ def pack_record(record, units: str | Iterable, room: int, slots=None) -> Packs:
     """The packs of a record. Named units are always there, the rest as far as there is room.
 
     `record` is what the page cannot do without, `corpus` what slots do over many texts (`SlotStatistics`),
-    `unit.LAYER.UNIT` keys and values, `readout` what turns
-    answers into logits, `pairs` the strongest pairs of units without keys; the others are measures.
+    `unit.LAYER.UNIT` keys and values, `readout` what turns answers into logits, `pairs` the strongest pairs
+    of units without keys; the others are measures.
     """
     every = [(layer, unit) for layer in range(record.num_layers) for unit in range(record.num_units)]
     named = [_known(unit, every) for unit in ([] if units == "auto" else every if units == "all" else units)]

@@ -69,7 +69,7 @@ def record_memories(
         name = os.fspath(model)
         tokenizer = AutoTokenizer.from_pretrained(name) if tokenizer is None else tokenizer
         model = AutoModelForCausalLM.from_pretrained(name)
-    _check_model(model)
+    check_model(model)
     token_ids, tokens, offsets, text = _read_text(tokenizer, text)
     if not 0 < len(token_ids) <= max_tokens:
         raise ValueError(f"text must have 1 to {max_tokens} tokens (max_tokens), not {len(token_ids)}")
@@ -99,7 +99,8 @@ def record_memories(
     return MemoryRecord(tensors, details)
 
 
-def _check_model(model: PreTrainedModel) -> None:
+def check_model(model: PreTrainedModel) -> None:
+    """Raises a `ValueError` for a model whose memories cannot be read as tokens."""
     layers_of(model)
     if not hasattr(model, "lm_head"):
         raise ValueError(f"model must predict tokens (MosaicForCausalLM), unlike {type(model).__name__}")

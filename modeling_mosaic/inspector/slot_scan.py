@@ -24,6 +24,7 @@ from ..complete_files import replacing
 from ..model_fingerprint import fingerprint
 from .anatomy import layers_of, memory_layers
 from .readout import output_of
+from .record import check_model
 from .slots import NUM_READ, read_slots, recall_slots, slot_pairs
 from .text import name_token
 
@@ -61,6 +62,7 @@ def scan_slots(
 
     Costs a forward pass for each text, and about `16 + 60 num_contexts` bytes a slot, whatever the texts.
     """
+    check_model(model)
     if layers_of(model)[0].persistent.num_slots == 0:
         raise ValueError("model: its persistent memories are feed-forward and have no slots to count")
     if max_tokens < 1 or num_contexts < 1:
@@ -88,6 +90,7 @@ def _token_ids(tokenizer, text: str | Sequence[int]) -> Sequence[int]:
 class _Scan:
     """Sums over texts, and the heaviest contexts so far, on the CPU."""
 
+    @torch.no_grad()
     def __init__(self, model: PreTrainedModel, num_contexts: int):
         self.model, self.num_contexts = model, num_contexts
         self.memories = [layer.persistent_memory for layer in memory_layers(model)]

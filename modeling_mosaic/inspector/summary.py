@@ -62,15 +62,13 @@ def summarise(heard: Trace, ablate: bool) -> Summary:
     """
     summary, layers = Summary(), layers_of(heard.model)
     summary.tensors, readout = read_text(heard)
-    slots = min(NUM_WEIGHED, layers[0].persistent.num_slots)
-    passes = sum(layer.count("contextual") + layer.count("persistent") * (1 + slots) for layer in layers)
+    passes = sum(layer.count(memory) for layer in layers for memory in ("contextual", "persistent"))
     total = len(layers) + ablate * passes
     with tqdm(total=total, desc="recording", leave=False, disable=None) as bar:
         _summarise_layers(heard, summary, readout, bar)
         if ablate:
             _ablate(heard, summary, bar)
-            if slots:
-                _weigh_slots(heard, summary, slots, bar)
+            _weigh_slots(heard, summary, bar)
     return summary
 
 
@@ -304,15 +302,17 @@ def constant_answer(mean_D: torch.Tensor, youngest: int, time: int) -> torch.Ten
     return mean_D * (torch.arange(time, device=mean_D.device) >= youngest)[:, None]
 
 
-def _weigh_slots(heard: Trace, summary: Summary, count: int, bar) -> None:
+def _weigh_slots(heard: Trace, summary: Summary, bar) -> None:
     """What the most used slots are worth, `persistent.slot_worth`, NaN for the others that are listed.
 
     By a pass without each. The gradient of the loss does not tell: near its minimum it hardly has any in the
     direction of a trained pair, whatever the loss without it.
     """
-    for layer, most_Pn in enumerate(summary.layers["persistent.slot_most_used"]):
+    most_LPn = summary.layers.get("persistent.slot_most_used", [])
+    bar.total += sum(most_Pn[:, :NUM_WEIGHED].numel() for most_Pn in most_LPn)
+    for layer, most_Pn in enumerate(most_LPn):
         worth_Pn = torch.full(most_Pn.shape, torch.nan)
-        for unit, slots in enumerate(most_Pn[:, :count].tolist()):
+        for unit, slots in enumerate(most_Pn[:, :NUM_WEIGHED].tolist()):
             for number, slot in enumerate(slots):
                 losses_T = heard.losses_without_slot(layer, unit, slot)
                 worth_Pn[unit, number] = (losses_T - summary.tensors["loss"]).nanmean()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_mosaic import SlotStatistics, record_memories, scan_slots
+from modeling_mosaic import MosaicModel, SlotStatistics, record_memories, scan_slots
 from modeling_mosaic.inspector import slot_scan, slots
 
 LENGTHS = (9, 0, 1, 23, 4)
@@ -92,5 +92,7 @@ def test_words_table_and_file(model, model_v2, tokenizer, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             scan_slots(**({"model": model, "tokenizer": tokenizer, "texts": ["a"]} | wrong))
+    with pytest.raises(ValueError, match="must predict tokens"):
+        scan_slots(MosaicModel(model.config), tokenizer, ["a"])
     with pytest.raises(ValueError, match="unit 3: the model has units 0 to 2"):
         found.slots(0, 3)
