@@ -51,10 +51,12 @@ _LAZY = {
     "MemoryRecord": "inspector.record",
     "MosaicMemory": "memories.portable_memory",
     "SearchedCache": "memories.searched_cache",
+    "SlotStatistics": "inspector.slot_scan",
     "merge": "memories.portable_memory",
     "read": "memories.reading",
     "read_tokens": "memories.reading",
     "record_memories": "inspector.record",
+    "scan_slots": "inspector.slot_scan",
 }
 
 

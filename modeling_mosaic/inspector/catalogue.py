@@ -80,6 +80,14 @@ _TOKEN = (
         good="low",
     ),
     Measure(
+        "known_error",
+        "error of the known part",
+        "",
+        "Prediction error of the part of the target that is known before the next token.",
+        "token",
+        range=(0, 2),
+    ),
+    Measure(
         "effective_pairs",
         "effective pairs",
         "pairs",
@@ -216,14 +224,16 @@ _UNIT = (
         "half_life",
         "half-life of keys",
         "tokens",
-        "Tokens after which the leaky average of keys has lost half of a token.",
+        "Tokens after which the leaky average of keys has lost half of a token; at the mean leak of the "
+        "text where it differs from token to token.",
         "unit",
     ),
     Measure(
         "key_scale",
         "key length",
         "",
-        "Length of the keys; scores lie between plus and minus its square.",
+        "Length of keys at the end of the text, or the root of theirs times that of queries: scores "
+        "lie between plus and minus its square.",
         "unit",
     ),
     Measure(
@@ -237,7 +247,7 @@ _UNIT = (
         "skill_over_mean",
         "skill over the mean so far",
         "",
-        "1 - squared error over that of the mean of the stored values; 0 is no better.",
+        "1 - squared error over that of the mean of the values that the unit sees; 0 is no better.",
         "unit",
         good="high",
         range=(-1, 1),
@@ -246,7 +256,7 @@ _UNIT = (
         "skill_over_newest",
         "skill over the newest value",
         "",
-        "1 - squared error over that of the newest stored value.",
+        "1 - squared error over that of the newest value that the unit sees.",
         "unit",
         good="high",
         range=(-1, 1),
@@ -330,8 +340,8 @@ _RELATION = (
         "cross_retrieval",
         "retrieval for each other",
         "",
-        "Anomaly correlation of a column's targets with what a row's weights make of its values; the last"
-        " rows are all units as one memory, and uniform weights.",
+        "Anomaly correlation of a column's targets with what a row's weights make of its values; the last "
+        "rows are all units of the column's kind as one memory, and uniform weights.",
         "relation",
         good="high",
         range=(-1, 1),

@@ -61,7 +61,7 @@ class Explanation:
         layer, unit, token (`int`): where.
         error, certainty, peek_share (`float`): the unit's prediction error and certainty here, and the share
             of news in its targets.
-        pairs (`list[PairShare]`): the pairs.
+        pairs (`list[PairShare]`): the pairs; none where the memory is empty.
         rest (`float`): weight of all other pairs.
     """
 
@@ -103,16 +103,19 @@ class SlotShare:
 
 def explain_pairs(record: MemoryRecord, layer: int, unit: int, token: int, most: int) -> Explanation:
     """See [`MemoryRecord.explain`]."""
-    weights_S = record.weights(layer, unit, token)[0, :token]
-    values_SD = record.tensors["contextual.values"][layer, unit, :token]
+    seen = record.kinds[unit].pairs_at(token)
+    weights_S = record.weights(layer, unit, token)[0, seen.start : seen.stop]
+    values_SD = record.tensors["contextual.values"][layer, unit, seen.start : seen.stop]
     share_S = measures.shares_of_answer(weights_S[None], values_SD)[0]
     logit_S = weights_S * (values_SD @ _read_next(record, layer, unit, token))
     error_S = _errors_without(record, layer, unit, token, weights_S, values_SD)
     by_pair = (weights_S, share_S, logit_S, error_S)
-    top = weights_S.topk(min(most, token))
+    top = weights_S.topk(min(most, len(seen)))
     pairs = [
-        PairShare(pair, *_quote(record, pair), *(float(numbers_S[pair]) for numbers_S in by_pair))
-        for pair in top.indices.tolist()
+        PairShare(
+            seen[place], *_quote(record, seen[place]), *(float(numbers_S[place]) for numbers_S in by_pair)
+        )
+        for place in top.indices.tolist()
     ]
     return Explanation(
         layer,
@@ -122,7 +125,7 @@ def explain_pairs(record: MemoryRecord, layer: int, unit: int, token: int, most:
         certainty=record.measure("certainty")[layer, unit, token].item(),
         peek_share=record.measure("peek_share")[layer, unit].item(),
         pairs=pairs,
-        rest=max(0.0, 1 - top.values.sum().item()) if token else 0.0,
+        rest=max(0.0, 1 - top.values.sum().item()) if seen else 0.0,
     )
 
 

@@ -5,7 +5,7 @@ with `u = W_psi x` (arXiv 2405.06394, equation 7). Its prediction is the answer 
 (equation 8). So what a unit predicts can be seen one token later, and each pair's part in it is exact.
 
 Shapes: T queries, S pairs, D head size, K candidate tokens; leading dimensions, of units and layers, pass
-through. All sequences hold observable queries only: not the first one, whose memory is empty, and not the
+through. All sequences hold observable queries only: not the first ones, whose memory is empty, and not the
 last one, whose target is not there yet. Errors are relative to the length of the target, so that they lie in
 [0, 2]; losses are in nats; ages in tokens.
 """
@@ -46,13 +46,20 @@ def skill(answer_TD: torch.Tensor, target_TD: torch.Tensor, reference_TD: torch.
     return 1 - squared_distance(answer_TD, target_TD) / squared_distance(reference_TD, target_TD)
 
 
-def mean_of_stored(values_TD: torch.Tensor) -> torch.Tensor:
-    """The mean of the values before each one, `(..., time - 1, head_dim)`: what uniform weights answer.
+def mean_of_stored(values_TD: torch.Tensor, youngest: int = 1, oldest: int | None = None) -> torch.Tensor:
+    """The mean of the values that each query sees, `(..., time - youngest, head_dim)`.
 
-    Row t - 1 is for query t. Forecasters call it climatology.
+    It is what uniform weights on pairs of the ages `youngest` to `oldest` answer; row t - `youngest` is for
+    query t. Forecasters call it climatology.
     """
-    count_T1 = torch.arange(1, values_TD.shape[-2] + 1, device=values_TD.device)[:, None]
-    return (values_TD.cumsum(-2) / count_T1)[..., :-1, :]
+    num_queries = max(values_TD.shape[-2] - youngest, 0)
+    sum_TD = values_TD.cumsum(-2)[..., :num_queries, :]
+    count_T1 = torch.arange(1, num_queries + 1, device=values_TD.device)[:, None]
+    if oldest is not None:
+        size = oldest - youngest + 1
+        sum_TD = torch.cat([sum_TD[..., :size, :], sum_TD[..., size:, :] - sum_TD[..., :-size, :]], -2)
+        count_T1 = count_T1.clamp(max=size)
+    return sum_TD / count_T1
 
 
 def known_part(raw_TD: torch.Tensor, mix_1: torch.Tensor, scale_1: torch.Tensor) -> torch.Tensor:
@@ -214,6 +221,23 @@ def leave_one_out(weights_TS: torch.Tensor, values_SD: torch.Tensor) -> torch.Te
     others_TSS = weights_TS[..., None, :] * is_other_SS
     rest_TS1 = others_TSS.sum(-1, keepdim=True)
     return (others_TSS / rest_TS1.masked_fill(rest_TS1 == 0, 1)) @ values_SD.unsqueeze(-3)
+
+
+def distance_without(scores_TS: torch.Tensor, values_SD: torch.Tensor) -> torch.Tensor:
+    """`|y^{-i} - y| = w_i / (1 - w_i) |y - v_i|`, `(..., time, pairs)`: what leaving out pair i moves.
+
+    Needs no vector per query and pair. Where one pair has nearly all weight the difference would lose its
+    digits: without its heaviest pair an answer is summed over the others, and 0 where there are none.
+    """
+    weights_TS = scores_TS.softmax(-1)
+    answer_TD = weights_TS @ values_SD
+    distance_TS = answer_TD.square().sum(-1, keepdim=True) - 2 * answer_TD @ values_SD.mT
+    distance_TS = (distance_TS + values_SD.square().sum(-1)[..., None, :]).clamp(min=0).sqrt()
+    heaviest_T1 = scores_TS.argmax(-1, keepdim=True)
+    others_TS = scores_TS.scatter(-1, heaviest_T1, -torch.inf).softmax(-1).nan_to_num(0)
+    moved_T1 = (others_TS @ values_SD - answer_TD).norm(dim=-1, keepdim=True)
+    odds_TS = weights_TS / (1 - weights_TS).clamp(min=torch.finfo(weights_TS.dtype).tiny)
+    return (odds_TS * distance_TS).scatter(-1, heaviest_T1, moved_T1)
 
 
 def add_pair(

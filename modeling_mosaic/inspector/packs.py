@@ -2,14 +2,17 @@
 
 import base64
 import gzip
+import json
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy
 import torch
 from safetensors.numpy import save
 
 from .catalogue import MEASURES
+from .pairs import StoredPairs
 
 # Half precision is enough for keys if it moves no weight by more than this: one of the last digit shown.
 MAX_WEIGHT_ERROR = 1e-3
@@ -56,16 +59,19 @@ class Packs(dict):
         return name in self
 
 
-def pack_record(record, units: str | Iterable, room: int) -> Packs:
+def pack_record(record, units: str | Iterable, room: int, slots=None) -> Packs:
     """The packs of a record. Named units are always there, the rest as far as there is room.
 
-    `record` is what the page cannot do without, `unit.LAYER.UNIT` keys and values, `readout` what turns
-    answers into logits, `pairs` the strongest pairs of units without keys; the others are measures.
+    `record` is what the page cannot do without, `corpus` what slots do over many texts (`SlotStatistics`),
+    `unit.LAYER.UNIT` keys and values, `readout` what turns answers into logits, `pairs` the strongest pairs
+    of units without keys; the others are measures.
     """
     every = [(layer, unit) for layer in range(record.num_layers) for unit in range(record.num_units)]
     named = [_known(unit, every) for unit in ([] if units == "auto" else every if units == "all" else units)]
     packs = Packs(room)
     packs.add("record", _small_arrays(record), record.metadata)
+    if slots is not None:
+        packs.add("corpus", *_corpus(slots))
     for layer, unit in named:
         packs.add(f"unit.{layer}.{unit}", _unit_arrays(record, layer, unit))
     measures = sorted(_along_text(record), key=lambda name: (*FIRST_MEASURES, name).index(name))
@@ -124,16 +130,30 @@ def _small_arrays(record) -> dict:
     """What the page cannot do without, with the means of the measures along the text."""
     names = [*MODEL, *(f"persistent.slot_{name}" for name in SLOTS)]
     arrays = {name: _half(record.tensors[name]) for name in names if name in record.tensors}
-    lengths, most_used = (record.tensors[f"persistent.slot_{name}"] for name in ("length", "most_used"))
-    arrays["persistent.slot_length"] = _half(lengths.gather(-1, most_used))
-    for name in ("loss", "entropy", "final_scale", "top_logprobs"):
-        arrays[name] = record.tensors[name].float().numpy()
+    if "persistent.slot_most_used" in record.tensors:
+        most_used = record.tensors["persistent.slot_most_used"]
+        for name in ("persistent.slot_length", "persistent.slot_shift"):
+            arrays[name] = _half(record.tensors[name].gather(-1, most_used))
+    for name in ("loss", "entropy", "final_scale", "top_logprobs", "persistent.slot_worth"):
+        if name in record.tensors:
+            arrays[name] = record.tensors[name].float().numpy()
     for name in record.measures:
         if MEASURES[name].shape == "token":
             arrays[f"mean.{name}"] = record.unit_measure(name).float().numpy()
         else:
             arrays[f"measure.{name}"] = record.measure(name).float().numpy()
     return arrays
+
+
+def _corpus(slots) -> tuple[dict, dict]:
+    """Statistics of slots as arrays and metadata."""
+    tensors = dict(slots.tensors)
+    for name in ("length", "shift"):
+        tensors[name] = tensors[name].take_along_dim(tensors["most_used"], -1)
+    shown = {name: slots.details[name] for name in ("contexts", "vocabulary", "num_texts", "num_tokens")}
+    return {f"corpus.slot_{name}": _half(tensor) for name, tensor in tensors.items()}, {
+        "corpus": json.dumps(shown)
+    }
 
 
 def _dearest_first(record, every: list) -> list:
@@ -145,32 +165,33 @@ def _dearest_first(record, every: list) -> list:
 
 def _size_of_units(record) -> float:
     """About how many bytes of base64 the keys and values of all units take."""
-    time = record.tensors["contextual.keys"].shape[2]
-    return 2 * 2 * 1.3 * record.num_layers * time * record.config["hidden_size"]
+    return 2 * 2 * 1.3 * record.tensors["contextual.keys"].numel()
 
 
 def _unit_arrays(record, layer: int, unit: int) -> dict:
     """Keys, values and output projection of a unit; keys in single precision where half moves its weights."""
-    keys = record.tensors["contextual.keys"][layer, unit].float()
+    stored = record.stored(layer, unit)
+    keys = stored.keys_HTD[0]
     return {
-        "contextual.keys": keys.half().numpy() if _weight_error(keys) <= MAX_WEIGHT_ERROR else keys.numpy(),
+        "contextual.keys": (keys.half() if _weight_error(stored) <= MAX_WEIGHT_ERROR else keys).numpy(),
+        "contextual.query_scale": record.tensors["contextual.query_scale"][layer, unit].numpy(),
         "contextual.values": _half(record.tensors["contextual.values"][layer, unit]),
         "contextual.output": _half(record.tensors["contextual.output"][layer, unit]),
     }
 
 
-def _weight_error(keys: torch.Tensor, block: int = 256) -> float:
-    """The largest change of any weight when keys `(time, dim)` are kept in half precision."""
-    worst = 0.0
-    rounded = keys.half().float()
-    for start in range(0, len(keys), block):
-        stop = min(start + block, len(keys))
-        hidden = torch.arange(stop)[None] >= torch.arange(start, stop)[:, None]
+def _weight_error(stored: StoredPairs, block: int = 256) -> float:
+    """The largest change of any weight when keys are kept in half precision."""
+    worst, time = 0.0, stored.keys_HTD.shape[1]
+    keys = stored.keys_HTD.half().float()
+    scale = (stored.queries_HTD.norm(dim=-1) / stored.keys_HTD.norm(dim=-1)).nan_to_num(1)
+    rounded = replace(stored, keys_HTD=keys, queries_HTD=scale[..., None] * keys)
+    for start in range(0, time, block):
         exact, kept = (
-            (some[start:stop] @ some[:stop].T).masked_fill(hidden, -math.inf).softmax(-1).nan_to_num(0)
-            for some in (keys, rounded)
+            some.block_scores(start, min(start + block, time)).softmax(-1).nan_to_num(0)
+            for some in (stored, rounded)
         )
-        worst = max(worst, (exact - kept).abs().max().item())
+        worst = max(worst, (exact - kept).abs().max().item() if exact.numel() else 0.0)
     return worst
 
 
@@ -194,10 +215,10 @@ def _effects(record, layer: int, unit: int, index: torch.Tensor) -> torch.Tensor
     Without pair i the answer is `y' = (y - w_i v_i) / (1 - w_i)`. `index` and result are `(time, pairs)`; NaN
     where there is no such pair, or no target yet.
     """
-    target, keys = (record.tensors[f"contextual.{name}"][layer, unit].double() for name in ("values", "keys"))
+    target = record.tensors["contextual.values"][layer, unit].double()
     index, known = index[:-1].long().clamp(min=0), index[:-1] >= 0
-    weights = (keys[:-1] @ keys[:-1].mT).masked_fill(torch.ones(2 * index.shape[:1]).triu() > 0, -math.inf)
-    weights = weights.softmax(-1).nan_to_num(0)
+    scores = record.stored(layer, unit).double().scores(torch.arange(len(target)), len(target))[0]
+    weights = scores.softmax(-1).nan_to_num(0)
     answer, weight = (weights @ target)[:, None], weights.gather(1, index)[..., None]
     without = ((answer - weight * target[index]) / (1 - weight)).masked_fill(weight == 1, 0)
     change = [(target[:, None] - given).square().sum(-1) for given in (without, answer)]

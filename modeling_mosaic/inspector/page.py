@@ -23,7 +23,7 @@ MAX_BYTES = 9_500_000
 MAX_NOTEBOOK_BYTES = 4_000_000
 
 
-def write_page(record, path, *, units: str | Iterable = "auto", compare=None) -> Path:
+def write_page(record, path, *, units: str | Iterable = "auto", compare=None, slots=None) -> Path:
     """Writes a record as one HTML file, which opens without a network.
 
     Args:
@@ -32,19 +32,24 @@ def write_page(record, path, *, units: str | Iterable = "auto", compare=None) ->
         units: contextual units whose keys and values go in, so that pairs can be deleted there: "auto" (those
             that cost most to remove, as many as fit into 9.5 MB), "all", or pairs `(layer, unit)`.
         compare (`MemoryRecord`, *optional*): a second record, shown beside the first on the same scales.
+        slots (`SlotStatistics`, *optional*): persistent slots over many texts.
 
     Raises:
-        ValueError: if a unit does not exist, or the file cannot be written.
+        ValueError: if a unit does not exist, the slots are another model's, or the file cannot be written.
     """
-    text = page_html(record, units=units, compare=compare)
+    text = page_html(record, units=units, compare=compare, slots=slots)
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return Path(path)
 
 
-def page_html(record, *, units: str | Iterable = "auto", compare=None, serve: bool = False) -> str:
+def page_html(
+    record, *, units: str | Iterable = "auto", compare=None, slots=None, serve: bool = False
+) -> str:
     """The page as a string; arguments as those of `write_page`. A served page may ask its own server."""
-    return _page([record] if compare is None else [record, compare], units, serve, MAX_BYTES)
+    if slots is not None and slots.model_fingerprint != record.model_fingerprint:
+        raise ValueError("slots were counted with another model than the record was made with")
+    return _page([record] if compare is None else [record, compare], units, serve, MAX_BYTES, slots)
 
 
 def notebook_html(record) -> str:
@@ -56,11 +61,13 @@ def notebook_html(record) -> str:
     )
 
 
-def _page(records: list, units: str | Iterable, serve: bool, max_bytes: int) -> str:
+def _page(records: list, units: str | Iterable, serve: bool, max_bytes: int, slots=None) -> str:
     packs = [
         f'<script type="application/x-safetensors" data-pack="{place}.{name}">{pack}</script>'
         for place, one in enumerate(records)
-        for name, pack in pack_record(one, units, max_bytes // len(records)).items()
+        for name, pack in pack_record(
+            one, units, max_bytes // len(records), slots if place == 0 else None
+        ).items()
     ]
     modules = {
         f"inspector/{path.stem}": f"data:text/javascript;base64,{as_base64(_module(path))}"

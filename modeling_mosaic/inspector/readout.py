@@ -1,8 +1,9 @@
 """Logits of a recorded text, and what reads logits from the answers of single units.
 
 `logit_b = logit_scale W_b . (gamma o center(x) / sigma + beta)`: with sigma of the last norm frozen at each
-token, logits are sums over whatever the residual stream x is the sum of. All are taken above the mean logit,
-as raw logits share a common part that no probability depends on.
+token, logits are sums over whatever the residual stream x is the sum of. A root mean square norm, as in the
+second model, does not centre and has no beta. All logits are taken above the mean logit, as raw ones share a
+common part that no probability depends on.
 
 Shapes: T tokens, C hidden size, V vocabulary, H units, D head size, K tokens whose logits can be read.
 """
@@ -10,10 +11,12 @@ Shapes: T tokens, C hidden size, V vocabulary, H units, D head size, K tokens wh
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from . import measures
-from .edit import memory_layers
+from .anatomy import layers_of
+from .blocks import Joined
 from .trace import Trace, logit_blocks, token_losses
 
 TOP_TOKENS = 10
@@ -50,14 +53,13 @@ def read_text(heard: Trace) -> tuple[Tensors, Readout]:
     """The tensors of a record that belong to the text and to no memory, and what reads logits there."""
     model, ids_T = heard.model, heard.token_ids
     next_T = ids_T.roll(-1)
-    blocks: dict[str, list[torch.Tensor]] = {}
+    found = Joined(len(ids_T), dim=0)
     for block, logits_nV in logit_blocks(model, heard.residual_TC):
-        for name, tensor in _read_block(logits_nV, next_T[block]).items():
-            blocks.setdefault(name, []).append(tensor)
-    found = {name: torch.cat(tensors) for name, tensors in blocks.items()}
+        found.write(block.start, _read_block(logits_nV, next_T[block]))
     runner_up_T, next_logit_T = found.pop("runner_up"), found.pop("next_logit")
     residual_TC = heard.residual_TC.float()
-    scale_T = (residual_TC.var(-1, unbiased=False) + model.config.layer_norm_eps).rsqrt()
+    norm = model.base_model.norm
+    scale_T = (_centre(norm, residual_TC).square().mean(-1) + norm.eps).rsqrt()
     known_K = torch.cat([ids_T, found["top_ids"].flatten()]).unique()
     tensors = {
         "token_ids": ids_T,
@@ -90,21 +92,28 @@ def _read_block(logits_nV: torch.Tensor, next_n: torch.Tensor) -> Tensors:
 
 
 def rows_of(model, ids_K: torch.Tensor) -> torch.Tensor:
-    """`r_b = logit_scale (gamma o W_b)`, centred over dimensions, as the norm does, and over tokens."""
-    weight_VC, gamma_C = model.lm_head.weight, model.base_model.norm.weight.float()
-    rows_KC = (weight_VC[ids_K].float() - weight_VC.mean(0, dtype=torch.float32)) * gamma_C
-    return model.config.logit_scale * (rows_KC - rows_KC.mean(-1, keepdim=True))
+    """`r_b = logit_scale (gamma o W_b)`, centred over dimensions, if the norm does so, and over tokens."""
+    norm, weight_VC = model.base_model.norm, model.lm_head.weight
+    rows_KC = (weight_VC[ids_K].float() - weight_VC.mean(0, dtype=torch.float32)) * norm.weight.float()
+    return model.config.logit_scale * _centre(norm, rows_KC)
+
+
+def _centre(norm: nn.LayerNorm | nn.RMSNorm, states_TC: torch.Tensor) -> torch.Tensor:
+    return states_TC - states_TC.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else states_TC
 
 
 def first_raw_values(model, ids_K: torch.Tensor) -> torch.Tensor:
     """Raw values `(units, tokens, head_dim)` in the first layer, where they depend on the token alone."""
-    layer = memory_layers(model)[0]
-    raw_KC = layer.contextual_memory.v_proj(layer.contextual_norm(model.get_input_embeddings()(ids_K)))
-    return raw_KC.float().unflatten(-1, (layer.contextual_memory.num_heads, -1)).transpose(0, 1)
+    layer = layers_of(model)[0]
+    hidden_KC = layer.block.contextual_norm(model.get_input_embeddings()(ids_K))
+    return torch.cat([part.raw_values(hidden_KC) for part in layer.contextual]).float()
 
 
 def output_of(memory) -> torch.Tensor:
-    """The part of `o_proj` of each unit, `(units, hidden, head_dim)`; called, as it may be quantised."""
+    """The part of `o_proj` of each unit, `(units, hidden, head_dim)`; called, as it may be quantised.
+
+    `memory` has the attributes `o_proj` and `num_heads`.
+    """
     eye_CC = torch.eye(memory.o_proj.in_features, device=memory.o_proj.weight.device)
     if memory.o_proj.weight.is_floating_point():
         eye_CC = eye_CC.to(memory.o_proj.weight.dtype)
@@ -116,12 +125,12 @@ def direct_of_the_rest(heard: Trace, readout: Readout) -> torch.Tensor:
     """Direct logits `(time,)` of the next tokens that come from no unit: the embedding, and any biases."""
     model = heard.model
     rest_TC = heard.hidden_1TC[0][0].float()
-    for layer in memory_layers(model):
-        for memory in (layer.contextual_memory, layer.persistent_memory):
-            if memory.o_proj.bias is not None:
-                rest_TC = rest_TC + memory.o_proj.bias.float()
+    for layer in layers_of(model):
+        for part in (*layer.contextual, layer.persistent):
+            if part.o_proj.bias is not None:
+                rest_TC = rest_TC + part.o_proj.bias.float()
     direct_T = (rest_TC * readout.next_TC).sum(-1) * readout.scale_T
-    bias_C = model.base_model.norm.bias
+    bias_C = getattr(model.base_model.norm, "bias", None)
     if bias_C is None:
         return direct_T
     weight_VC = model.lm_head.weight.float()

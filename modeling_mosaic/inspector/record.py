@@ -1,15 +1,16 @@
 """Records of what each memory of a Memory Mosaic stored, answered, got wrong and is worth on a text.
 
 Shapes: L layers, H contextual and P persistent units, T tokens, D head size, C hidden size, M slots. Query t
-sees the pairs before it; pair i is the key of token i and the value that peeks at token i + 1. The names of a
-record's tensors are listed in docs/inspector.md.
+sees pairs before it, which ones its unit's kind tells; pair i is the key of token i and the value that peeks
+at token i + 1. The names of a record's tensors are listed in docs/inspector.md.
 """
 
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -19,14 +20,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from ..complete_files import replacing
 from ..model_fingerprint import fingerprint
+from .anatomy import layers_of
 from .catalogue import MEASURES
-from .edit import memory_layers
 from .explanation import Explanation, SlotShare, describe_unit, explain_pairs, explain_slots
-from .summary import masked_scores, summarise
-from .text import decode_tokens, encode_text
+from .pairs import StoredPairs, UnitKind
+from .summary import constant_answer, summarise
+from .text import decode_tokens, encode_text, name_token
 from .trace import trace
 
-FORMAT, FORMAT_VERSION = "memory-mosaics-record", "1"
+if TYPE_CHECKING:
+    from .slot_scan import SlotStatistics
+
+FORMAT, FORMAT_VERSION = "memory-mosaics-record", "2"
 
 
 def record_memories(
@@ -64,7 +69,7 @@ def record_memories(
         name = os.fspath(model)
         tokenizer = AutoTokenizer.from_pretrained(name) if tokenizer is None else tokenizer
         model = AutoModelForCausalLM.from_pretrained(name)
-    _check_model(model)
+    check_model(model)
     token_ids, tokens, offsets, text = _read_text(tokenizer, text)
     if not 0 < len(token_ids) <= max_tokens:
         raise ValueError(f"text must have 1 to {max_tokens} tokens (max_tokens), not {len(token_ids)}")
@@ -76,11 +81,14 @@ def record_memories(
     finally:
         model.train(was_training)
     tensors = summary.stack()
+    parts = layers_of(model)[0]
     details = {
         "tokens": tokens,
         "offsets": offsets,
         "text": text,
         "sources": [{"first": 0, "name": "text"}],
+        "kinds": [asdict(kind) for kind in parts.kinds],
+        "num_persistent_units": parts.count("persistent"),
         "config": json.loads(model.config.to_json_string(use_diff=False)),
         "model_name": name,
         "model_fingerprint": fingerprint(model),
@@ -91,8 +99,9 @@ def record_memories(
     return MemoryRecord(tensors, details)
 
 
-def _check_model(model: PreTrainedModel) -> None:
-    memory_layers(model)
+def check_model(model: PreTrainedModel) -> None:
+    """Raises a `ValueError` for a model whose memories cannot be read as tokens."""
+    layers_of(model)
     if not hasattr(model, "lm_head"):
         raise ValueError(f"model must predict tokens (MosaicForCausalLM), unlike {type(model).__name__}")
     if any(parameter.is_meta for parameter in model.parameters()):
@@ -112,14 +121,9 @@ def _read_text(tokenizer, text: str | Sequence[int]):
 
 def _name_tokens(tokenizer, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     """The texts of all tokens that the record names by their ids."""
-    named = torch.cat([tensors["readout.token_ids"], tensors["persistent.slot_tokens"].flatten()]).unique()
-    # A vocabulary may be padded with ids that no token has.
-    return {
-        str(token_id): f"[{token_id}]"
-        if tokenizer is None or token_id >= len(tokenizer)
-        else tokenizer.decode([token_id])
-        for token_id in named.tolist()
-    }
+    names = [name for name in ("readout.token_ids", "persistent.slot_tokens") if name in tensors]
+    named = torch.cat([tensors[name].flatten() for name in names]).unique()
+    return {str(token_id): name_token(tokenizer, token_id) for token_id in named.tolist()}
 
 
 def _own_version() -> str:
@@ -157,6 +161,8 @@ class MemoryRecord:
         offsets (`list[list[int]]`): first character of each token in `text`, and the one after its last.
         text (`str`): the text.
         sources (`list[dict]`): which tokens come from where: the first of them, and the `name` of the text.
+        kinds (`list[UnitKind]`): of each contextual unit of a layer, which pairs its queries see.
+        num_persistent_units (`int`): of a layer.
         config (`dict`): the model's config.
         model_name, model_fingerprint (`str`): where the model came from, and a digest of its parameters, as a
             `MosaicMemory` has it.
@@ -171,6 +177,8 @@ class MemoryRecord:
         self.offsets: list[list[int]] = details["offsets"]
         self.text: str = details["text"]
         self.sources: list[dict[str, Any]] = details["sources"]
+        self.kinds = [UnitKind(**kind) for kind in details["kinds"]]
+        self.num_persistent_units: int = details["num_persistent_units"]
         self.config: dict[str, Any] = details["config"]
         self.model_name: str = details["model_name"]
         self.model_fingerprint: str = details["model_fingerprint"]
@@ -195,11 +203,7 @@ class MemoryRecord:
 
     @property
     def num_units(self) -> int:
-        return self.config["num_attention_heads"]
-
-    @property
-    def num_persistent_units(self) -> int:
-        return self.config["num_persistent_heads"]
+        return len(self.kinds)
 
     @property
     def measures(self) -> list[str]:
@@ -280,22 +284,37 @@ class MemoryRecord:
     ) -> torch.Tensor:
         """Weights `(queries, time)` of a contextual unit's pairs, recomputed exactly from its keys.
 
-        0 where a pair is not stored yet; a row of zeros for the first query, whose memory is empty.
+        0 where a query does not see a pair; a row of zeros where the memory is empty, as for the first query.
         """
-        self.check_unit(layer, unit)
-        keys_TD = self.tensors["contextual.keys"][layer, unit]
+        stored = self.stored(layer, unit)
         chosen_n = torch.arange(self.num_tokens)[queries].reshape(-1)
-        scores_nT = keys_TD[chosen_n] @ keys_TD.mT
-        stored_nT = torch.arange(self.num_tokens) < chosen_n[:, None]
-        return scores_nT.masked_fill(~stored_nT, -torch.inf).softmax(-1).nan_to_num(0)
+        return stored.scores(chosen_n, self.num_tokens)[0].softmax(-1).nan_to_num(0)
 
     def answers(self, layer: int, unit: int) -> torch.Tensor:
-        """Answers `(time, head_dim)` of a contextual unit, recomputed exactly; 0 at the first query."""
-        self.check_unit(layer, unit)
-        values_tD = self.tensors["contextual.values"][layer, unit]
-        keys_1TD = self.tensors["contextual.keys"][layer, unit][None]
-        scores_TS = masked_scores(keys_1TD, 0, self.num_tokens)[0]
-        return scores_TS.softmax(-1).nan_to_num(0) @ values_tD
+        """Answers `(time, head_dim)` of a contextual unit, recomputed exactly; 0 where it sees no pair."""
+        return self.stored(layer, unit).answers()[0]
+
+    def stored(self, layer: int, unit: int | None = None) -> StoredPairs:
+        """Queries, keys and values of a contextual unit, or of all of a layer."""
+        if unit is not None:
+            self.check_unit(layer, unit)
+        units = slice(None) if unit is None else slice(unit, unit + 1)
+        keys_HTD, values_HtD, scale_HT = (
+            self.tensors[f"contextual.{name}"][layer, units] for name in ("keys", "values", "query_scale")
+        )
+        return StoredPairs(scale_HT[..., None] * keys_HTD, keys_HTD, values_HtD, self.kinds[units])
+
+    def ablated_answer(self, layer: int, unit: int, memory: str, time: int | None = None) -> torch.Tensor:
+        """What mean ablation puts in place of a unit's answers, `(time, size)`: for [`MemoryEdit.ablate`].
+
+        Args:
+            layer, unit (`int`), memory (`str`): which unit; "contextual" or "persistent".
+            time (`int`, *optional*): of another text.
+        """
+        self.check_unit(layer, unit, memory)
+        youngest = self.kinds[unit].youngest if memory == "contextual" else 0
+        mean_D = self.tensors[f"{memory}.mean_answer"][layer, unit]
+        return constant_answer(mean_D, youngest, self.num_tokens if time is None else time)
 
     def explain(self, layer: int, unit: int, token: int, most: int = 16) -> Explanation:
         """The pairs behind a contextual unit's answer at a token, in words and numbers.
@@ -314,9 +333,11 @@ class MemoryRecord:
         """The trained pairs behind a persistent unit's answer at a token, the heaviest first.
 
         Raises:
-            ValueError: as [`explain`].
+            ValueError: as [`explain`], and for a model whose persistent memories have no trained pairs.
         """
         self.check_unit(layer, unit, "persistent")
+        if "persistent.slot_use" not in self.tensors:
+            raise ValueError("the model's persistent memories have no trained pairs: they are feed-forward")
         return explain_slots(self, layer, unit, self._find_token(token))
 
     def sentence(self, layer: int, unit: int) -> str:
@@ -325,7 +346,12 @@ class MemoryRecord:
         return describe_unit(self, layer, unit)
 
     def write_page(
-        self, path: str | os.PathLike, *, units="auto", compare: "MemoryRecord | None" = None
+        self,
+        path: str | os.PathLike,
+        *,
+        units="auto",
+        compare: "MemoryRecord | None" = None,
+        slots: "SlotStatistics | None" = None,
     ) -> None:
         """Writes the record as one HTML file, which needs no network.
 
@@ -334,10 +360,12 @@ class MemoryRecord:
             units: whose keys and values the page holds, so that pairs can be deleted there: "auto", "all", or
                 a list of `(layer, unit)`.
             compare (`MemoryRecord`, *optional*): another record, shown beside this one.
+            slots (`SlotStatistics`, *optional*): the model's persistent slots over many texts, see
+                `scan_slots`.
         """
         from .page import write_page
 
-        write_page(self, path, units=units, compare=compare)
+        write_page(self, path, units=units, compare=compare, slots=slots)
 
     def _repr_html_(self) -> str:
         from .page import notebook_html

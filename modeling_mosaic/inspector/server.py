@@ -18,6 +18,7 @@ from . import measures
 from .edit import MemoryEdit, delete_from_text
 from .page import page_html
 from .record import MemoryRecord
+from .slot_scan import SlotStatistics
 from .trace import candidate_raw_values, logit_blocks, logits_of, residual_of, token_losses, trace
 
 ADDRESS = "127.0.0.1"
@@ -35,11 +36,13 @@ class LiveModel:
 
     @torch.no_grad()
     def edit(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Losses and likely tokens of the text with pairs deleted, units ablated or tokens taken out.
+        """Losses and likely tokens of the text with pairs deleted or added, slots left out, units ablated, or
+        tokens taken out.
 
         Args:
-            question (`dict`): lists `deletions` of `{layer, unit, pairs}` (`null`: all), `ablations` of
-                `{memory, layer, unit, how}` (mean or zero), and `without`, of tokens.
+            question (`dict`): lists `deletions` of `{layer, unit, pairs}` (`null`: all), `additions` of
+                `{layer, unit, after, came}`, `removals` of `{layer, unit, slots}`, `ablations` of `{memory,
+                layer, unit, how}` (mean or zero), and `without`, of tokens.
 
         Raises:
             ValueError: for what the text or the model has not.
@@ -75,14 +78,34 @@ class LiveModel:
         for deletion in question.get("deletions", []):
             pairs = [place_of[pair] for pair in deletion["pairs"] if pair in place_of]
             edit.delete(layer=deletion["layer"], unit=deletion["unit"], pairs=pairs)
+        for addition in question.get("additions", []):
+            self._add(edit, **addition)
+        for removal in question.get("removals", []):
+            edit.delete_slots(**removal)
         for ablation in question.get("ablations", []):
             memory, layer, unit, how = (ablation[name] for name in ("memory", "layer", "unit", "how"))
             if how not in ("mean", "zero"):
                 raise ValueError(f"how must be mean or zero, not {how!r}")
             self.record.check_unit(layer, unit, memory)
-            mean_D = self.record.tensors[f"{memory}.mean_answer"][layer, unit] if how == "mean" else None
-            edit.ablate(layer=layer, unit=unit, answer=mean_D, memory=memory)
+            answer = self.record.ablated_answer(layer, unit, memory, len(place_of)) if how == "mean" else None
+            edit.ablate(layer=layer, unit=unit, answer=answer, memory=memory)
         return edit
+
+    def _add(self, edit: MemoryEdit, layer: int | None, unit: int | None, after: int, came: int) -> None:
+        """Adds the pair that units would have stored, had `came` come after a token of the text."""
+        if not 0 <= after < len(self.token_ids) or not 0 <= came < self.model.config.vocab_size:
+            raise ValueError(
+                f"after must lie in [0, {len(self.token_ids)}) and came in [0, "
+                f"{self.model.config.vocab_size}), not {after} and {came}"
+            )
+        ids_T = torch.tensor([*self.token_ids[: after + 1], came], device=self.model.device)
+        heard = trace(self.model, ids_T, num_own=1)
+        for number in range(self.record.num_layers) if layer is None else [layer]:
+            self.record.check_unit(number, unit or 0)
+            found = heard.listen(number)
+            for head in range(self.record.num_units) if unit is None else [unit]:
+                key_D, value_D = found.keys_HTD[head, after], found.values_HtD[head, after]
+                edit.add(layer=number, unit=head, key=key_D, value=value_D)
 
     @torch.no_grad()
     def candidates(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -92,14 +115,15 @@ class LiveModel:
             question (`dict`): `layer`, `unit`, `token`, and the `count` of candidates.
 
         Raises:
-            ValueError: for what the text or the model has not, or the first token, whose memory is empty.
+            ValueError: for what the text or the model has not, or a token at which the memory is empty.
         """
         layer, unit, token, count = (int(question[name]) for name in ("layer", "unit", "token", "count"))
         self.record.check_unit(layer, unit)
-        if not 0 < token < len(self.token_ids) or not 0 < count <= MOST_CANDIDATES:
+        first = self.record.kinds[unit].youngest
+        if not first <= token < len(self.token_ids) or not 0 < count <= MOST_CANDIDATES:
             raise ValueError(
-                f"token must lie in [1, {len(self.token_ids)}) and count in [1, {MOST_CANDIDATES}], not "
-                f"{token} and {count}"
+                f"token must lie in [{first}, {len(self.token_ids)}) and count in [1, {MOST_CANDIDATES}], "
+                f"not {token} and {count}"
             )
         ids_T = torch.tensor(self.token_ids, device=self.model.device)
         heard = trace(self.model, ids_T[: token + 1])
@@ -130,7 +154,12 @@ class LiveModel:
 
 
 def make_server(
-    model: PreTrainedModel, record: MemoryRecord, *, compare: MemoryRecord | None = None, port: int = 0
+    model: PreTrainedModel,
+    record: MemoryRecord,
+    *,
+    compare: MemoryRecord | None = None,
+    slots: SlotStatistics | None = None,
+    port: int = 0,
 ) -> ThreadingHTTPServer:
     """A server of the record's page on 127.0.0.1, which also answers its questions by running the model.
 
@@ -138,12 +167,13 @@ def make_server(
         model (`PreTrainedModel`): the model that was recorded.
         record (`MemoryRecord`): what it did on a text.
         compare (`MemoryRecord`, *optional*): another record, shown beside this one.
+        slots (`SlotStatistics`, *optional*): the model's persistent slots over many texts.
         port (`int`): of the address; any free one if 0. `server_address` tells which.
 
     Returns:
         `ThreadingHTTPServer`: call its `serve_forever`.
     """
-    page = page_html(record, compare=compare, serve=True).encode()
+    page = page_html(record, compare=compare, slots=slots, serve=True).encode()
     live, lock = LiveModel(model, record), Lock()
 
     class Handler(_Handler):

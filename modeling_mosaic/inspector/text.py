@@ -41,6 +41,13 @@ def decode_tokens(tokenizer, token_ids: Sequence[int]) -> tuple[str, list[str], 
     return text, tokens, offsets
 
 
+def name_token(tokenizer, token_id: int) -> str:
+    """The text of a token id, or its number: vocabularies may be padded with ids that no token has."""
+    if tokenizer is None or token_id >= len(tokenizer):
+        return f"[{token_id}]"
+    return tokenizer.decode([token_id])
+
+
 def _next_characters(tokenizer, token_ids: Sequence[int]) -> tuple[int, str]:
     """How many tokens make up the next whole characters, and these."""
     if tokenizer is None:

@@ -6,7 +6,7 @@ implementation and any precision works, and no `(time, time)` matrix is kept.
 Shapes: T tokens, C hidden size, H contextual and P persistent units, D and E their head sizes, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache, PreTrainedModel
 
-from .edit import answers_replaced, attending_by, memory_layers
+from .anatomy import ContextualPart, PersistentPart, by_unit, layers_of, memory_layers
+from .edit import answers_replaced, attending_by, slots_removed
 
 # Tokens whose logits are held at a time.
 LOGIT_BLOCK = 128
@@ -26,13 +28,19 @@ CANDIDATE_BYTES = 2**27
 
 @dataclass
 class LayerTrace:
-    """What a layer's memories got, stored, asked and answered; in the model's precision."""
+    """What a layer's memories got, stored, asked and answered; in the model's precision.
+
+    `query_scale_HT` is what a key is multiplied by to ask, 1 in the first model; `leak_H` is what the leaky
+    averages of keys lose, in nats a token. Only persistent units with trained pairs have queries.
+    """
 
     keys_HTD: torch.Tensor
+    query_scale_HT: torch.Tensor
+    leak_H: torch.Tensor
     raw_values_HTD: torch.Tensor
     values_HtD: torch.Tensor
     answers_HTD: torch.Tensor
-    queries_PTE: torch.Tensor
+    queries_PTE: torch.Tensor | None
     persistent_answers_PTE: torch.Tensor
 
 
@@ -64,20 +72,34 @@ class Trace:
 
         So that only one layer's keys, values and answers are held at a time, for the price of a second pass.
         """
-        place: dict[str, torch.Tensor] = {}
+        parts = layers_of(self.model)[layer]
+        contextual: list[dict[str, torch.Tensor]] = [{} for _ in parts.contextual]
+        persistent: dict[str, torch.Tensor | None] = {"queries_PTE": None}
         with ExitStack() as stack:
-            for handle in _listen(memory_layers(self.model)[layer], place):
+            for part, place in zip(parts.contextual, contextual, strict=True):
+                for handle in _listen(part, place):
+                    stack.callback(handle.remove)
+            for handle in _listen_to_persistent(parts.persistent, persistent):
                 stack.callback(handle.remove)
             self._run(layer, self.hidden_1TC[layer])
-        return LayerTrace(**place)
+        units = {name: torch.cat([place[name] for place in contextual]) for name in contextual[0]}
+        return LayerTrace(**units, **persistent)
 
-    def losses_without(self, layer: int, unit: int, memory: str, answer_D: torch.Tensor) -> torch.Tensor:
+    def losses_without(self, layer: int, unit: int, memory: str, answer: torch.Tensor) -> torch.Tensor:
         """Losses `(time,)` with a unit's answers replaced; runs the layers from its own on again."""
-        module = getattr(memory_layers(self.model)[layer], f"{memory}_memory")
+        part, number = layers_of(self.model)[layer].find(memory, unit)
+        with answers_replaced(part, number, answer):
+            return self._losses_from(layer)
+
+    def losses_without_slot(self, layer: int, unit: int, slot: int) -> torch.Tensor:
+        """Losses `(time,)` without a slot of a persistent unit; runs the layers from its own on again."""
+        with slots_removed(memory_layers(self.model)[layer].persistent_memory, unit, [slot]):
+            return self._losses_from(layer)
+
+    def _losses_from(self, layer: int) -> torch.Tensor:
         hidden_1TC = self.hidden_1TC[layer]
-        with answers_replaced(module, unit, answer_D):
-            for number in range(layer, len(self.arguments)):
-                hidden_1TC = self._run(number, hidden_1TC)
+        for number in range(layer, len(self.arguments)):
+            hidden_1TC = self._run(number, hidden_1TC)
         return token_losses(self.model, hidden_1TC[0], self.token_ids)
 
     def _run(self, layer: int, hidden_1TC: torch.Tensor) -> torch.Tensor:
@@ -125,31 +147,46 @@ def residual_of(model: PreTrainedModel, token_ids: torch.Tensor) -> torch.Tensor
     return heard[0]
 
 
-def _listen(layer, place: dict[str, torch.Tensor]):
-    """Hooks that put what a layer's memories do into `place`; gives their handles."""
-    contextual, persistent = layer.contextual_memory, layer.persistent_memory
+def _listen(part: ContextualPart, place: dict[str, torch.Tensor]) -> Iterator[RemovableHandle]:
+    """Hooks that put what contextual units do into `place`; gives their handles."""
 
-    def keep(name: str, pick: Callable):
-        return lambda module, args, output=None: place.__setitem__(name, pick(args, output))
+    def on_keys(module, args, output):
+        queries_BHTD, keys_BHTD = part.queries_and_keys(output)
+        keys_HTD = place["keys_HTD"] = keys_BHTD[0]
+        place["query_scale_HT"] = _scale_between(keys_HTD.float(), queries_BHTD[0].float())
 
-    def by_unit(states, memory):
-        return states.reshape(-1, memory.num_heads, states.shape[-1] // memory.num_heads).transpose(0, 1)
+    def on_raw_values(module, args, output):
+        place["raw_values_HTD"] = by_unit(output, part.num_heads)
+        place["leak_H"] = part.mean_leak(args[0])
 
-    def values(args, output):
+    def on_values(module, args, output):
         # Without the dummy slot, which is there where a mask hides it.
-        return output[0, :, output.shape[2] - (place["keys_HTD"].shape[1] - 1) :]
+        place["values_HtD"] = output[0, :, output.shape[2] - (place["keys_HTD"].shape[1] - 1) :]
 
-    yield contextual.key_extractor.register_forward_hook(keep("keys_HTD", lambda args, out: out[0][0]))
-    yield contextual.v_proj.register_forward_hook(
-        keep("raw_values_HTD", lambda args, out: by_unit(out, contextual))
-    )
-    yield contextual.peek_norm.register_forward_hook(keep("values_HtD", values))
-    yield contextual.o_proj.register_forward_pre_hook(
-        keep("answers_HTD", lambda args, out: by_unit(args[0], contextual))
-    )
-    yield persistent.key_extractor.register_forward_hook(keep("queries_PTE", lambda args, out: out[0][0]))
-    yield persistent.o_proj.register_forward_pre_hook(
-        keep("persistent_answers_PTE", lambda args, out: by_unit(args[0], persistent))
+    yield part.key_module.register_forward_hook(on_keys)
+    yield part.memory.v_proj.register_forward_hook(on_raw_values)
+    yield part.memory.peek_norm.register_forward_hook(on_values)
+    yield _listen_to_answers(part, place, "answers_HTD")
+
+
+def _scale_between(keys_HTD: torch.Tensor, queries_HTD: torch.Tensor) -> torch.Tensor:
+    """The number `(units, time)` that each key is multiplied by to ask; 1 for a key of zeros."""
+    squared_HT = keys_HTD.square().sum(-1)
+    product_HT = (keys_HTD * queries_HTD).sum(-1)
+    return torch.where(squared_HT > 0, product_HT / squared_HT, 1)
+
+
+def _listen_to_persistent(part: PersistentPart, place: dict[str, Any]) -> Iterator[RemovableHandle]:
+    if part.query_module is not None:
+        yield part.query_module.register_forward_hook(
+            lambda module, args, output: place.__setitem__("queries_PTE", output[0][0])
+        )
+    yield _listen_to_answers(part, place, "persistent_answers_PTE")
+
+
+def _listen_to_answers(part: ContextualPart | PersistentPart, place: dict, name: str) -> RemovableHandle:
+    return part.o_proj.register_forward_pre_hook(
+        lambda module, args: place.__setitem__(name, by_unit(args[0], part.num_heads))
     )
 
 
@@ -207,13 +244,17 @@ def _step_from(model: PreTrainedModel, cache: DynamicCache, candidates_k: torch.
     """Raw values `(layers, units, candidates, head_dim)` after one step from a copy of the cache for each."""
     branches = deepcopy(cache)
     branches.reorder_cache(torch.zeros(len(candidates_k), dtype=torch.long, device=candidates_k.device))
-    heard: list[torch.Tensor] = []
+    heard: list[list[torch.Tensor]] = []
     with ExitStack() as stack:
-        for layer in memory_layers(model):
-            handle = layer.contextual_memory.v_proj.register_forward_hook(
-                lambda module, args, output: heard.append(output)
-            )
-            stack.callback(handle.remove)
+        for layer in layers_of(model):
+            raw_values: list[torch.Tensor] = []
+            heard.append(raw_values)
+            for part in layer.contextual:
+                handle = part.memory.v_proj.register_forward_hook(
+                    lambda module, args, output, part=part, place=raw_values: place.append(
+                        by_unit(output, part.num_heads)
+                    )
+                )
+                stack.callback(handle.remove)
         model.base_model(input_ids=candidates_k[:, None], cache=branches)
-    units = model.config.num_attention_heads
-    return torch.stack([states.unflatten(-1, (units, -1)).transpose(0, 1).float() for states in heard])
+    return torch.stack([torch.cat(raw_values).float() for raw_values in heard])

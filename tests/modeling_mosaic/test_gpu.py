@@ -45,9 +45,10 @@ def test_generation(make_model, random_tokens, cache):
     assert torch.equal(model.generate(prompt, cache_implementation=cache, **options), expected)
 
 
-def test_records(make_model, random_tokens):
+@pytest.mark.parametrize("kind", ["make_model", "make_v2"])
+def test_records(request, kind, random_tokens):
     tokens = random_tokens(70).tolist()
-    model = make_model()
+    model = request.getfixturevalue(kind)()
     expected = record_memories(model, None, tokens)
     record = record_memories(model.cuda(), None, tokens)
     for name in ("error", "next_token_auc", "ablation_cost", "cross_retrieval", "persistent_direct_logit"):

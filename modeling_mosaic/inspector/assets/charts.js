@@ -215,7 +215,15 @@ export function bars({ values, label, x, width = 700, height = 110, kindOf = () 
         }),
     ),
     marks.map(([i, text]) =>
-      s("text", { x: left + (i + 0.5) * step, y: height - 8, class: "tick middle" }, text),
+      s(
+        "text",
+        {
+          x: left + (i + 0.5) * step,
+          y: height - 8,
+          class: `tick ${left + i * step > width - 24 ? "end" : "middle"}`,
+        },
+        text,
+      ),
     ),
     s("text", { x: left - 7, y: py(high) + 4, class: "tick end" }, number(high)),
     low < 0 && s("text", { x: left - 7, y: py(low), class: "tick end" }, number(low)),

@@ -24,6 +24,10 @@ export function checked(patch, records) {
     token: place(patch.token, first),
     token2: place(patch.token2, records.at(-1)),
     forgotten: patch.forgotten.filter((i) => Number.isInteger(i) && i >= 0 && i < first.T - 1),
+    added: patch.added.filter(
+      ([after, came]) =>
+        Number.isInteger(after) && after >= 0 && after < first.T && first.candidate.has(came),
+    ),
     zoom: patch.zoom.length === 2 && patch.zoom.every(Number.isFinite) ? patch.zoom : [],
     hover: -1,
     hover2: -1,

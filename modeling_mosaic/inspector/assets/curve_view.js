@@ -1,4 +1,4 @@
-// How a unit fares as its memory fills: its error by the number of stored pairs, beside trivial predictors.
+// How a unit fares as its memory fills: its error by the number of pairs so far, beside trivial predictors.
 
 import { button, h, redraw, s } from "inspector/dom";
 import { lines } from "inspector/charts";
@@ -19,7 +19,7 @@ function bins(T) {
   return ends;
 }
 
-/** Means of an array over bins of the number of stored pairs. */
+/** Means of an array over bins of the number of pairs so far. */
 function byPairs(array, T) {
   const ends = bins(T),
     points = [];
@@ -81,8 +81,8 @@ export class CurveView {
       lines({
         width,
         series: this.shown,
-        label: `Error of unit ${unit} by stored pairs`,
-        x: "stored pairs",
+        label: `Error of unit ${unit} by pairs so far`,
+        x: "pairs so far",
         y: "prediction error",
         logarithmic: true,
       }),
@@ -100,15 +100,15 @@ export class CurveView {
       right = record.unitValue("calibration", unit);
     redraw(
       this.host,
-      h("h2", {}, `Unit ${unit} as its memory fills`),
+      h("h2", {}, `Unit ${record.title(unit)} as its memory fills`),
       h(
         "p",
         { class: "quiet" },
-        "Trivial predictors answer the mean of the stored values, the newest one, or the part of the target that is known beforehand. Below their lines the unit predicts something.",
+        "Trivial predictors answer the mean of the values that the unit sees, the newest one, or the part of the target that is known beforehand. Below their lines the unit predicts something.",
       ),
       this.charts[0],
       Number.isFinite(gain) &&
-        h("p", {}, `From 40–49 to 400–499 stored pairs the error changes by ${number(gain)}.`),
+        h("p", {}, `From 40–49 to 400–499 pairs the error changes by ${number(gain)}.`),
       h("h2", {}, "Does it know when it knows?"),
       h(
         "p",
@@ -153,7 +153,7 @@ export class CurveView {
 
   table() {
     return {
-      columns: ["predictor", "stored pairs", "mean error"],
+      columns: ["predictor", "pairs so far", "mean error"],
       rows: this.shown.flatMap(({ name, points }) => points.map(([n, error]) => [name, n, error])),
     };
   }

@@ -42,7 +42,11 @@ export function menu(label, options, value, onchange) {
     "label",
     { class: "menu" },
     h("span", {}, label),
-    h("select", { onchange: (event) => onchange(event.target.value) }, options.map(option)),
+    h(
+      "select",
+      { onchange: (event) => onchange(event.target.value), "data-focus": `menu-${label}` },
+      options.map(option),
+    ),
   );
 }
 

@@ -5,7 +5,12 @@ import { TABS } from "inspector/panel";
 
 /** A key pressed anywhere but in a field. */
 export function onKey(app, event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=search], select"))
+  if (
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    event.target.matches("input:not([type=checkbox]), select")
+  )
     return;
   const act =
     {

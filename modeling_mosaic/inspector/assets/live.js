@@ -2,7 +2,8 @@
 
 import { button, h } from "inspector/dom";
 import { bars } from "inspector/charts";
-import { number, quoted, signed } from "inspector/words";
+import { AddedPairs } from "inspector/added_pairs";
+import { number, percent, quoted, signed } from "inspector/words";
 
 /** Whether a server answers, and for which record. Pages from files never ask. */
 export async function findServer() {
@@ -15,7 +16,7 @@ export async function findServer() {
   }
 }
 
-async function ask(path, question) {
+export async function ask(path, question) {
   const answer = await fetch(`api/${path}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -30,6 +31,7 @@ export class LivePanel {
   constructor(panel) {
     this.panel = panel;
     this.output = h("div", { role: "status", class: "answer" });
+    this.added = new AddedPairs(panel, (name, question) => this.run(name, question));
   }
 
   element(facts) {
@@ -72,7 +74,28 @@ export class LivePanel {
         ),
         button("Likely next tokens, by this unit", () => this.candidates(layer, unit, facts.t)),
       ),
+      this.added.element(layer, unit, facts.t),
       this.output,
+    );
+  }
+
+  /** The likeliest tokens after the chosen one, now and before. */
+  likely(answer) {
+    const { record, token } = this.panel,
+      place = answer.positions.indexOf(token);
+    if (place < 0) return null;
+    const chance = (text, logprob) => `${quoted(text)} ${percent(Math.exp(logprob))}`;
+    const now = answer.top_texts[place]
+      .slice(0, 3)
+      .map((text, i) => chance(text, answer.top_logprobs[place][i]));
+    const size = record.data.top_ids.length / record.T,
+      was = token * size;
+    return h(
+      "p",
+      { "data-fact": "likely" },
+      `Likeliest after token ${token}: ${now.join(", ")}; it was `,
+      chance(record.named(record.data.top_ids[was]), record.data.top_logprobs[was]),
+      ".",
     );
   }
 
@@ -96,6 +119,7 @@ export class LivePanel {
           h("b", {}, number(answer.mean_loss, 4)),
           `, was ${number(answer.recorded_mean_loss, 4)}.`,
         ),
+        this.likely(answer) ?? "",
         bars({
           width: this.panel.width,
           values: all,

@@ -132,7 +132,7 @@ class App {
     }
     this.measure.querySelector("select").value = state.measure;
     if (document.activeElement !== this.input) this.input.value = state.search;
-    this.unitName.textContent = state.unit;
+    this.unitName.textContent = record.title(state.unit);
     this.tokenName.textContent =
       panel.cursor < 0 ? "–" : `${panel.cursor} ${quoted(record.tokens[panel.cursor])}`;
     if (changed.has("unit"))
@@ -141,7 +141,7 @@ class App {
           h(
             "span",
             {},
-            h("b", {}, `Unit ${state.unit} `),
+            h("b", {}, `Unit ${one.record.title(state.unit)} `),
             this.panels.length > 1 && h("small", {}, `of ${one.name} `),
             one.record.sentences[layer]?.[head] ?? "is not in this model",
           ),

@@ -210,7 +210,7 @@ export class MapView {
     this.said.textContent =
       token < 0
         ? ""
-        : `unit ${unit} at ${token} ${quoted(record.tokens[token])}: ${panel.title(name)} ${number(value)}`;
+        : `unit ${record.title(unit)} at ${token} ${quoted(record.tokens[token])}: ${panel.title(name)} ${number(value)}`;
   }
 
   table() {

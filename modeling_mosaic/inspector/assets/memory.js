@@ -1,5 +1,6 @@
 // What a memory answers, and what it would answer without some of its pairs. Numbers are summed in double precision.
-// A unit is { keys, values, dim, pairs }: keys (time, dim), values (pairs, dim); query t sees the pairs i < t.
+// A unit is { keys, scale, values, dim, pairs, kind }: keys (time, dim), values (pairs, dim); query t asks with key t
+// times scale t, and sees the pairs whose ages, t - i, are from kind.youngest to kind.oldest (null: any older one).
 
 function dot(a, from, b, start, dim) {
   let sum = 0;
@@ -9,19 +10,26 @@ function dot(a, from, b, start, dim) {
 
 const squared = (a) => a.reduce((sum, x) => sum + x * x, 0);
 
-/** Weights softmax_i(k_t . k_i) of the pairs i < t, 0 for those that were forgotten. */
+/** The first pair that query t sees, and the one after the last. */
+export function sight({ kind }, t) {
+  const from = kind.oldest === null ? 0 : Math.max(0, t - kind.oldest);
+  return [from, Math.max(from, t - kind.youngest + 1)];
+}
+
+/** Weights softmax_i(s_t k_t . k_i) of the pairs i < t, 0 for those that are not seen or were forgotten. */
 export function weights(unit, t, forgotten = new Set()) {
-  const { keys, dim } = unit;
-  const row = new Float64Array(t);
+  const { keys, scale, dim } = unit;
+  const row = new Float64Array(t),
+    [from, to] = sight(unit, t);
   let highest = -Infinity;
-  for (let i = 0; i < t; i++) {
-    row[i] = forgotten.has(i) ? -Infinity : dot(keys, t * dim, keys, i * dim, dim);
+  for (let i = from; i < to; i++) {
+    row[i] = forgotten.has(i) ? -Infinity : scale[t] * dot(keys, t * dim, keys, i * dim, dim);
     if (row[i] > highest) highest = row[i];
   }
   if (highest === -Infinity) return row.fill(0);
   let total = 0;
-  for (let i = 0; i < t; i++) total += row[i] = Math.exp(row[i] - highest);
-  for (let i = 0; i < t; i++) row[i] /= total;
+  for (let i = from; i < to; i++) total += row[i] = Math.exp(row[i] - highest);
+  for (let i = from; i < to; i++) row[i] /= total;
   return row;
 }
 
@@ -57,10 +65,11 @@ function compare(y, v) {
 export function recall(unit, t, forgotten = new Set()) {
   const row = weights(unit, t, forgotten);
   const y = answer(unit, row),
-    v = target(unit, t);
-  const scale = Math.sqrt(squared(unit.values.subarray(0, unit.dim)));
-  const certainty = unit.pairs && t ? Math.sqrt(squared(y)) / scale : NaN;
-  const seen = v && t ? compare(y, v) : { error: NaN, cosine: NaN };
+    v = target(unit, t),
+    [from, to] = sight(unit, t);
+  const length = Math.sqrt(squared(unit.values.subarray(0, unit.dim)));
+  const certainty = from < to ? Math.sqrt(squared(y)) / length : NaN;
+  const seen = v && from < to ? compare(y, v) : { error: NaN, cosine: NaN };
   return { row, y, v, t, certainty, expected: Math.sqrt(Math.max(0, 1 - certainty ** 2)), ...seen };
 }
 
@@ -123,43 +132,37 @@ export function expectations(raw, y, place, mix, dim) {
 }
 
 /**
- * Errors |r - v| / |v| along the text of predictors that need no memory: the mean of the values stored so far, the
- * newest one, and what is known of the target beforehand, Norm(c u_t), where raw values u_t are given.
+ * Errors |r - v| / |v| along the text of two predictors: the mean of the values that the unit sees, and the newest of
+ * them.
  */
-export function trivialErrors(unit, rawAt = null, mix = NaN) {
+export function trivialErrors(unit) {
   if (unit.trivial) return unit.trivial;
-  const { values, dim, pairs } = unit,
-    size = unit.T,
-    scale = Math.sqrt(squared(values.subarray(0, dim)));
-  const [mean, newest, known] = [0, 1, 2].map(() => new Float64Array(size).fill(NaN)),
+  const { values, dim, pairs } = unit;
+  const [mean, newest] = [0, 1].map(() => new Float64Array(unit.T).fill(NaN)),
     sum = new Float64Array(dim);
-  for (let t = 1; t < pairs; t++) {
-    const v = target(unit, t),
-      last = values.subarray((t - 1) * dim, t * dim),
-      raw = rawAt && rawAt(t);
+  for (let t = unit.kind.youngest; t < pairs; t++) {
+    const [from, to] = sight(unit, t),
+      v = target(unit, t),
+      last = values.subarray((to - 1) * dim, to * dim);
     for (let d = 0; d < dim; d++) sum[d] += last[d];
+    // What has just gone out of sight.
+    if (from) for (let d = 0; d < dim; d++) sum[d] -= values[(from - 1) * dim + d];
     mean[t] = compare(
-      sum.map((x) => x / t),
+      sum.map((x) => x / (to - from)),
       v,
     ).error;
     newest[t] = compare(last, v).error;
-    if (raw) {
-      const length = Math.sqrt(squared(raw)),
-        sign = Math.sign(mix);
-      known[t] = compare(
-        raw.map((x) => (sign * scale * x) / length),
-        v,
-      ).error;
-    }
   }
-  return (unit.trivial = rawAt ? { mean, newest, known } : { mean, newest });
+  return (unit.trivial = { mean, newest });
 }
 
 /** The strongest pairs at a token, [pair, weight], exactly from keys or as the record keeps them. */
 export function strongestPairs(unit, t, forgotten, count) {
   if (unit.exact && t > 0) {
     const { row } = recall(unit, t, forgotten);
-    return largest(row, count).map((i) => [i, row[i]]);
+    return largest(row, count)
+      .map((i) => [i, row[i]])
+      .filter(([, weight]) => weight > 0);
   }
   if (!unit.pair_index) return [];
   return Array.from({ length: Math.min(count, unit.kept) }, (_, k) => [

@@ -1,6 +1,6 @@
 // The numbers of one unit at one token: its answer, its pairs, and what each of them is worth.
 
-import { contributions, expectations, largest, recall } from "inspector/memory";
+import { contributions, expectations, largest, recall, sight } from "inspector/memory";
 
 // Tokens that are listed of each reading of an answer.
 const READ = 8;
@@ -8,7 +8,8 @@ const READ = 8;
 /** Everything that is shown of a unit at a token, as numbers. */
 export function lookAt(panel, unit, t) {
   if (t < 0 || !panel.record.T) return { unit, t };
-  return unit.exact ? exactly(panel, unit, t) : asStored(panel, unit, t);
+  const [from, to] = sight(unit, t);
+  return { ...(unit.exact ? exactly(panel, unit, t) : asStored(panel, unit, t)), empty: from === to };
 }
 
 /** What a page without the unit's keys and values knows: measures, and the strongest pairs. */
@@ -35,7 +36,9 @@ function exactly({ record, forgottenSet }, unit, t) {
   const next = record.data.token_ids[t + 1];
   const readout = next === undefined ? null : record.readout(unit, t, next);
   const [part, first] = [now, before].map((recalled) => contributions(unit, recalled, readout));
-  const pairs = Array.from({ length: t }, (_, pair) => {
+  const [from, to] = sight(unit, t);
+  const pairs = Array.from({ length: to - from }, (_, i) => {
+    const pair = from + i;
     const gone = forgottenSet.has(pair);
     const [recalled, { share, effect, logit }] = gone ? [before, first] : [now, part];
     return {
@@ -49,7 +52,7 @@ function exactly({ record, forgottenSet }, unit, t) {
   });
   const { error, certainty, cosine } = now;
   const logit = readout ? part.logit.reduce((sum, x) => sum + x, 0) : NaN;
-  const tokens = t ? readings(record, unit, t, now.y) : {};
+  const tokens = from < to ? readings(record, unit, t, now.y) : {};
   return { unit, t, before, now, pairs, error, certainty, cosine, logit, ...tokens };
 }
 

@@ -14,7 +14,7 @@ export function heading({ panel, facts }) {
   return h(
     "h2",
     {},
-    `Unit ${unit.name} at ${t}: `,
+    `Unit ${record.title(unit.name)} at ${t}: `,
     h("q", { class: "plain" }, context(record, t, 40)),
     h(
       "small",

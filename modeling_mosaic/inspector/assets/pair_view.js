@@ -21,12 +21,25 @@ export class PairView {
 
   async update(changed) {
     if (
-      !["unit", "token", "token2", "hover", "forgotten", "ranking", "row", "tab", "theme", "live"].some(
-        (name) => changed.has(name),
-      )
+      ![
+        "unit",
+        "token",
+        "token2",
+        "hover",
+        "forgotten",
+        "added",
+        "ranking",
+        "row",
+        "tab",
+        "theme",
+        "live",
+      ].some((name) => changed.has(name))
     )
       return;
-    if (changed.has("hover") && !["tab", "unit", "token", "forgotten"].some((name) => changed.has(name)))
+    if (
+      changed.has("hover") &&
+      !["tab", "unit", "token", "forgotten", "added"].some((name) => changed.has(name))
+    )
       return;
     if (changed.has("unit") || changed.has("token") || changed.has("token2")) this.shown = SHOWN;
     const unit = await this.panel.unitNow();
@@ -52,8 +65,8 @@ export class PairView {
     redraw(
       this.host,
       heading(this),
-      t === 0
-        ? h("p", { class: "quiet" }, "At the first token the memory is empty: it answers nothing.")
+      this.facts.empty
+        ? h("p", { class: "quiet" }, this.emptiness())
         : [
             verdict(this),
             vectors(this),
@@ -65,21 +78,29 @@ export class PairView {
     );
   }
 
+  /** Why the unit answers nothing here. */
+  emptiness() {
+    const { youngest } = this.facts.unit.kind;
+    return youngest === 1
+      ? "At the first token the memory is empty: it answers nothing."
+      : `This memory holds pairs from ${youngest} tokens ago on; until then it is empty and answers nothing.`;
+  }
+
   /** All weights at this token, with what each pair does to the error. */
   whole() {
     const { panel } = this,
       { state } = panel,
-      { unit, t, pairs } = this.facts;
+      { unit, pairs } = this.facts;
     if (!unit.exact) return null;
     if (!state.row)
       return h(
         "p",
         {},
-        button(`Show all ${t} weights`, () => state.set({ row: 1 }), { "data-focus": "row" }),
+        button(`Show all ${pairs.length} weights`, () => state.set({ row: 1 }), { "data-focus": "row" }),
       );
-    const marks = [0, Math.floor(t / 2), t - 1]
+    const marks = [0, Math.floor(pairs.length / 2), pairs.length - 1]
       .filter((i, k, all) => all.indexOf(i) === k)
-      .map((i) => [i, String(i)]);
+      .map((i) => [i, String(pairs[i].pair)]);
     const kindOf = (i) =>
       pairs[i].gone ? "none" : changeWithout(this.facts, pairs[i].effect) >= 0 ? "helps" : "hurts";
     const width = this.panel.width;
@@ -87,7 +108,7 @@ export class PairView {
       bars({
         width,
         values: pairs.map(({ weight, gone }) => (gone ? 0 : weight)),
-        label: `Weights of all ${t} pairs`,
+        label: `Weights of all ${pairs.length} pairs`,
         x: "weight by pair; blue helps, orange hurts",
         kindOf,
         marks,

@@ -3,6 +3,17 @@
 import { trivialErrors } from "inspector/memory";
 import { openEmbedded, openFile, TensorFile } from "inspector/safetensors";
 
+const SLOTS = [
+  "use",
+  "most_used",
+  "length",
+  "shift",
+  "worth",
+  "tokens",
+  "token_logits",
+  "callers",
+  "caller_weights",
+];
 const EAGER = [
   "loss",
   "entropy",
@@ -15,15 +26,17 @@ const EAGER = [
   "readout.raw_values",
   "contextual.mix",
   "contextual.value_scale",
-  "persistent.slot_use",
-  "persistent.slot_most_used",
-  "persistent.slot_length",
-  "persistent.slot_tokens",
-  "persistent.slot_token_logits",
-  "persistent.slot_callers",
-  "persistent.slot_caller_weights",
+  ...["persistent", "corpus"].flatMap((source) => SLOTS.map((name) => `${source}.slot_${name}`)),
 ];
-const DETAILS = ["tokens", "config", "model_name", "self_check", "vocabulary"];
+const DETAILS = [
+  "tokens",
+  "config",
+  "kinds",
+  "num_persistent_units",
+  "model_name",
+  "self_check",
+  "vocabulary",
+];
 /** What the measures are called and mean; the same for all records. */
 const catalogue = JSON.parse(atob(document.getElementById("catalogue").textContent));
 const PAIRS = ["pair_index", "pair_weight", "pair_effect"];
@@ -64,6 +77,7 @@ export class Record {
     const tensors = await openFile(file);
     if (tensors.metadata.format !== "memory-mosaics-record")
       throw new Error(`${file.name} holds no record of memories`);
+    if (!tensors.metadata.kinds) throw new Error(`${file.name} is of an older version; record it again`);
     return new Record(tensors, null).load();
   }
 
@@ -76,6 +90,9 @@ export class Record {
     this.whole = null;
     for (const key of DETAILS) this[key] = JSON.parse(file.metadata[key]);
     this.sentences = JSON.parse(file.metadata.sentences ?? "[]");
+    /** Slots over many texts: { contexts, vocabulary, num_texts, num_tokens }, or null. */
+    this.corpus = JSON.parse(file.metadata.corpus ?? "null");
+    Object.assign(this.vocabulary, this.corpus?.vocabulary);
     this.leading = catalogue.leading;
     this.measures = catalogue.measures
       .filter(({ name }) => file.has(`measure.${name}`) || file.has(`mean.${name}`))
@@ -83,8 +100,8 @@ export class Record {
     this.name = this.model_name.split(/[\\/]/).filter(Boolean).at(-1) ?? "model";
     this.T = this.tokens.length;
     this.L = this.config.num_hidden_layers;
-    this.H = this.config.num_attention_heads;
-    this.P = this.config.num_persistent_heads ?? this.H;
+    this.H = this.kinds.length;
+    this.P = this.num_persistent_units;
     this.same = (other) =>
       other && other.T === this.T && other.tokens.every((token, i) => token === this.tokens[i]);
   }
@@ -122,6 +139,21 @@ export class Record {
   /** All units' names, layer by layer. */
   get unitNames() {
     return Array.from({ length: this.L * this.H }, (_, i) => `${Math.floor(i / this.H)}.${i % this.H}`);
+  }
+
+  /** Which pairs a unit sees: { name, youngest, oldest }. */
+  kind(unit) {
+    return this.kinds[Number(unit.split(".")[1])];
+  }
+
+  /** Whether units are of several kinds. */
+  get isMixed() {
+    return new Set(this.kinds.map(({ name }) => name)).size > 1;
+  }
+
+  /** A unit's name, with its kind where there are several. */
+  title(unit) {
+    return this.isMixed && this.unitNames.includes(unit) ? `${unit} (${this.kind(unit).name})` : unit;
   }
 
   place(unit, width = this.H) {
@@ -170,12 +202,12 @@ export class Record {
     const leading = name.split(".").map(Number);
     const file = this.openUnit ? await this.openUnit(`unit.${name}`) : this.file;
     const part = (key) => (this.openUnit ? file.array(key) : file.array(key, ...leading));
-    const unit = { name, T: this.T, pairs: Math.max(0, this.T - 1), exact: false };
+    const unit = { name, T: this.T, pairs: Math.max(0, this.T - 1), kind: this.kind(name), exact: false };
     if (file && this.T) {
-      const [keys, values, output] = await Promise.all(
-        ["contextual.keys", "contextual.values", "contextual.output"].map(part),
+      const [keys, scale, values, output] = await Promise.all(
+        ["keys", "query_scale", "values", "output"].map((one) => part(`contextual.${one}`)),
       );
-      Object.assign(unit, { keys, values, output, dim: keys.length / this.T, exact: true });
+      Object.assign(unit, { keys, scale, values, output, dim: keys.length / this.T, exact: true });
     }
     if (unit.exact || !this.file.has("contextual.pair_index")) return unit;
     unit.kept = this.file.shape("contextual.pair_index")[3];
@@ -213,16 +245,10 @@ export class Record {
     });
   }
 
-  /** Errors of predictors without a memory, for a unit whose values are here. */
+  /** Errors of predictors without a memory, as far as what they need is here. */
   trivial(unit) {
-    if (!unit.exact) return {};
-    const raw = this.rawValues(unit),
-      place = (t) => this.candidate.get(this.data.token_ids[t]) * unit.dim;
-    return trivialErrors(
-      unit,
-      raw && ((t) => raw.subarray(place(t), place(t) + unit.dim)),
-      this.data["contextual.mix"][this.place(unit.name)],
-    );
+    const known = this.along("known_error", unit.name);
+    return { ...(unit.exact ? trivialErrors(unit) : {}), ...(known ? { known } : {}) };
   }
 
   /** Raw values of the candidate tokens in a unit of the first layer. */

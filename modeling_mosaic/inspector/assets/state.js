@@ -3,6 +3,10 @@
 // name in the link: [name here, read, write, value when absent]
 const text = [(x) => x, (x) => x];
 const whole = [Number, String];
+const pairs = [
+  (x) => (x ? x.split(",").map((pair) => pair.split(":").map(Number)) : []),
+  (x) => x.map((pair) => pair.join(":")).join(","),
+];
 const list = [(x) => (x ? x.split(",").map(Number) : []), (x) => x.join(",")];
 const FIELDS = {
   v: ["tab", ...text, "units"],
@@ -12,11 +16,13 @@ const FIELDS = {
   m: ["measure", ...text, "loss"],
   k: ["ranking", ...text, "weight"],
   x: ["forgotten", ...list, []],
+  a: ["added", ...pairs, []],
   o: ["order", ...text, ""],
   f: ["filter", ...text, ""],
   q: ["search", ...text, ""],
   z: ["zoom", ...list, []],
   p: ["bank", ...text, ""],
+  c: ["counted", ...text, ""],
   w: ["row", ...whole, 0],
 };
 

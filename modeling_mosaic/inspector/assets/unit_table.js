@@ -113,6 +113,7 @@ export class UnitTable {
               "tr",
               {},
               head("unit", "Unit"),
+              record.isMixed && h("th", { scope: "col", class: "unitName" }, "Kind"),
               columns.map((measure) => head(measure.name, measure.title, measure)),
             ),
           ),
@@ -155,12 +156,13 @@ export class UnitTable {
             "aria-label": `Unit ${unit}`,
           }),
         ),
+        record.isMixed && h("td", { class: "unitName" }, record.kind(unit).name),
         columns.map(cell),
       ),
       h(
         "tr",
         { class: "sentence" },
-        h("td", { colspan: columns.length + 1 }, h("span", {}, record.sentences?.[layer]?.[head] ?? "")),
+        h("td", { colspan: columns.length + 1 + record.isMixed }, h("span", {}, record.sentences?.[layer]?.[head] ?? "")),
       ),
     );
   }
@@ -171,6 +173,7 @@ export class UnitTable {
     return {
       columns: [
         "unit",
+        ...(record.isMixed ? ["kind"] : []),
         ...columns.map(({ title, unit }) => (unit ? `${title} (${unit})` : title)),
         "in words",
       ],
@@ -178,6 +181,7 @@ export class UnitTable {
         const [layer, head] = unit.split(".");
         return [
           unit,
+          ...(record.isMixed ? [record.kind(unit).name] : []),
           ...columns.map(({ name }) => record.unitValue(name, unit)),
           record.sentences?.[layer]?.[head] ?? "",
         ];
@@ -204,6 +208,7 @@ function filterOf(text, record) {
           const [layer, head] = unit.split(".");
           return (
             unit.startsWith(part) ||
+            record.kind(unit).name === part ||
             (record.sentences?.[layer]?.[head] ?? "").toLowerCase().includes(part.toLowerCase())
           );
         };

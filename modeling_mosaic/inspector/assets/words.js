@@ -30,13 +30,18 @@ export function visible(token) {
 
 export const quoted = (token) => `«${visible(token)}»`;
 
+/** The last few words of a text, with a sign if more stands before them. */
+export function tail(words, characters, more = false) {
+  const cut = words.length > characters + 12 ? Array.from(words).slice(-characters).join("") : words;
+  return `${more || cut !== words ? "…" : ""}${visible(cut.replace(/\n+/g, " ")).replace(/^ +/, "")}`;
+}
+
 /** The text up to a token, its last few words. */
 export function context(record, i, characters = 28) {
   let words = "";
   let from = i;
   while (from >= 0 && words.length < characters) words = record.tokens[from--] + words;
-  const cut = words.length > characters + 12 ? Array.from(words).slice(-characters).join("") : words;
-  return `${from >= 0 || cut !== words ? "…" : ""}${visible(cut.replace(/\n+/g, " ")).replace(/^ +/, "")}`;
+  return tail(words, characters, from >= 0);
 }
 
 /** Tokens of each place where the text holds some words. */

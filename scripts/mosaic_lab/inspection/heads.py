@@ -7,8 +7,6 @@ the target that it would predict, were it a memory.
 Shapes: H units or heads, T tokens, D head size, K candidate tokens.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch.nn import functional as F
 from transformers import GPT2LMHeadModel
@@ -16,22 +14,14 @@ from transformers import GPT2LMHeadModel
 from modeling_mosaic import MemoryRecord
 from modeling_mosaic.inspector import measures
 from modeling_mosaic.inspector.agreement import CrossRetrieval, retrieve_across
+from modeling_mosaic.inspector.pairs import StoredPairs, UnitKind
 
 # Numbers of stored pairs, from and to before which retrieval is averaged.
 BINS = ((1, 8), (8, 32), (32, 128), (128, 512))
 
 
-@dataclass
-class Heads:
+class Heads(StoredPairs):
     """The units of a layer on one text; scores of query t are `queries[t] . keys[i]`, for i < t."""
-
-    queries_HTD: torch.Tensor
-    keys_HTD: torch.Tensor
-    values_HTD: torch.Tensor
-
-    def answers(self) -> torch.Tensor:
-        """What each unit answers, `(units, time, head_dim)`; 0 at the first query."""
-        return self._scores(0, self.values_HTD.shape[1]).softmax(-1).nan_to_num(0) @ self.values_HTD
 
     def retrieve(self) -> torch.Tensor:
         """Retrieval of each unit's targets by each unit's weights, by all together, and by uniform weights.
@@ -41,26 +31,25 @@ class Heads:
         """
         found = []
         for first, last in BINS:
-            targets_HTD = self.values_HTD[:, first:last]
+            targets_HTD = self.values_HtD[:, first:last]
             if targets_HTD.shape[1] < 2:
-                size = len(self.values_HTD)
+                size = len(self.values_HtD)
                 found.append(torch.full((size + 2, size), torch.nan))
                 continue
             retrieval = CrossRetrieval(targets_HTD)
-            scores_HTS = self._scores(first, first + targets_HTD.shape[1])
-            retrieval.add(retrieve_across(scores_HTS, self.values_HTD), targets_HTD)
+            scores_HTS = self.block_scores(first, first + targets_HTD.shape[1])
+            kinds = [units for _, units in self.groups]
+            retrieval.add(
+                retrieve_across(scores_HTS, self.values_HtD[:, : scores_HTS.shape[-1]], kinds), targets_HTD
+            )
             found.append(retrieval.result())
         return torch.stack(found)
-
-    def _scores(self, first: int, last: int) -> torch.Tensor:
-        scores_HTS = self.queries_HTD[:, first:last] @ self.keys_HTD[:, : self.values_HTD.shape[1]].mT
-        return scores_HTS.masked_fill(measures.ages(scores_HTS, first) < 1, -torch.inf)
 
 
 def heads_of_record(record: MemoryRecord) -> list[Heads]:
     """The contextual units of each layer."""
-    keys, values = (record.tensors[f"contextual.{part}"] for part in ("keys", "values"))
-    return [Heads(keys[layer], keys[layer], values[layer]) for layer in range(record.num_layers)]
+    layers = map(record.stored, range(record.num_layers))
+    return [Heads(x.queries_HTD, x.keys_HTD, x.values_HtD, x.kinds) for x in layers]
 
 
 @torch.no_grad()
@@ -83,7 +72,8 @@ def heads_of_gpt2(model: GPT2LMHeadModel, ids_T: torch.Tensor) -> list[Heads]:
             for states in states_TC.chunk(3, -1)
         )
         shifted_HTD = F.pad(query, (0, 0, 1, 0))[:, :-1] * query.shape[-1] ** -0.5
-        layers.append(Heads(shifted_HTD, key, value))
+        kinds = [UnitKind("head")] * len(key)
+        layers.append(Heads(shifted_HTD, key, value, kinds))
     return layers
 
 

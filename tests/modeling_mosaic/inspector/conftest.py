@@ -8,7 +8,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
-from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicV2Config, MosaicV2ForCausalLM
 from modeling_mosaic.inspector.page import write_page
 from modeling_mosaic.inspector.record import record_memories
 
@@ -16,10 +16,30 @@ STORY = (
     "Once upon a time a little cat had a red ball. The cat lost the red ball. A kind dog found the ball, "
     "and the little cat smiled. Then the dog and the cat played with the red ball until the sun went down. "
 )
+# Tokens of the text that the small models read.
+TIME = 40
 HOSTILE = (
     'a </script><script>alert(1)</script> <img src=x onerror=alert(2)> "q" &amp; '
     "\u202eabc שלום 👩\u200d🚀 é 日本\n\ttab\x00"
 )
+
+
+@pytest.fixture
+def text(random_tokens):
+    """Tokens with repetitions."""
+    return random_tokens(TIME, vocab_size=30).tolist()
+
+
+@pytest.fixture
+def makers(make_model, make_v2):
+    """Builds small models, by kind."""
+    return {"mosaic": make_model, "mosaic_v2": make_v2}
+
+
+@pytest.fixture(params=["mosaic", "mosaic_v2"])
+def make(request, makers):
+    """Builds small models of either kind."""
+    return makers[request.param]
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +66,34 @@ def model(tokenizer):
 @pytest.fixture(scope="session")
 def record(model, tokenizer):
     return record_memories(model, tokenizer, STORY)
+
+
+@pytest.fixture(scope="session")
+def model_v2(tokenizer):
+    """The same in the second model: short-term memories that forget, long-term ones that wait."""
+    torch.manual_seed(0)
+    config = MosaicV2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        short_memory_size=20,
+        long_memory_delay=9,
+        long_memory_delay_range=(9, 20),
+    )
+    return MosaicV2ForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="session")
+def record_v2(model_v2, tokenizer):
+    return record_memories(model_v2, tokenizer, STORY)
+
+
+@pytest.fixture
+def record_of(request):
+    """The record of a model, by the model's kind."""
+    names = {"mosaic": "record", "mosaic_v2": "record_v2"}
+    return lambda kind: request.getfixturevalue(names[kind])
 
 
 @pytest.fixture(scope="session")
@@ -111,8 +159,8 @@ def show(browser, tmp_path):
     """Writes a record's page and opens it from its file."""
     shown = []
 
-    def show(record, link: str = "", *, compare=None, units="auto", **options):
-        path = write_page(record, tmp_path / "page.html", units=units, compare=compare)
+    def show(record, link: str = "", *, compare=None, units="auto", slots=None, **options):
+        path = write_page(record, tmp_path / "page.html", units=units, compare=compare, slots=slots)
         shown.append(Shown(browser, f"{path.as_uri()}#{link}", **options))
         return shown[-1]
 

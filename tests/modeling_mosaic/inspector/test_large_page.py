@@ -52,6 +52,8 @@ def large_record():
         "readout.raw_values": normal(H, K, D),
         "persistent.slot_use": torch.rand(L, H, M, generator=draw) / M,
         "persistent.slot_length": normal(L, H, M).abs(),
+        "persistent.slot_shift": normal(L, H, M).abs(),
+        "persistent.slot_worth": normal(L, H, SLOTS),
         "persistent.slot_most_used": choose(M, L, H, SLOTS),
         "persistent.slot_tokens": choose(K, L, H, SLOTS, 10),
         "persistent.slot_token_logits": normal(L, H, SLOTS, 10),

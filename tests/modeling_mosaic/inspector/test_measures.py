@@ -149,6 +149,12 @@ def test_contributions(unit):
     weights, values, keys = unit["weights"][:, 1:], unit["values"], unit["keys"]
     share = measures.shares_of_answer(weights, values)
     without = measures.leave_one_out(weights, values)
+    # A query for which one pair has all weight, to the last digit.
+    scores = (keys[:, 1:] @ keys[:, :-1].mT).masked_fill(weights == 0, -torch.inf)
+    scores[:, -1, 4] += 60
+    sure = measures.leave_one_out(scores[:, -1:].softmax(-1), values)[:, 0]
+    moved = measures.distance_without(scores, values)
+    torch.testing.assert_close(moved[:, -1], (sure - (scores[:, -1:].softmax(-1) @ values)).norm(dim=-1))
     for h in range(UNITS):
         for t in range(1, TIME):
             y = unit["answers"][h, t]
@@ -159,7 +165,10 @@ def test_contributions(unit):
                 others = [j for j in range(t) if j != i]
                 scores = [math.exp(keys[h, t] @ keys[h, j]) for j in others]
                 rest = sum(s / sum(scores) * values[h, j] for s, j in zip(scores, others, strict=True))
-                torch.testing.assert_close(without[h, t - 1, i], rest if others else torch.zeros_like(y))
+                rest = rest if others else torch.zeros_like(y)
+                torch.testing.assert_close(without[h, t - 1, i], rest)
+                if t < TIME - 1:
+                    assert moved[h, t - 1, i].item() == pytest.approx(math.dist(rest, y), abs=1e-7)
     # Adding the last pair again to a memory without it gives the memory with it.
     last = TIME - 2
     scores = (keys[:, -1:] @ keys[:, :last].mT)[:, 0]

@@ -4,6 +4,7 @@ import base64
 import gzip
 import re
 
+import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load
@@ -46,15 +47,24 @@ def test_named_units_and_no_others(record):
         page_html(record, units=[(2, 0)])
 
 
-def test_effects_of_stored_pairs(record):
+@pytest.mark.parametrize(("kind", "unit"), [("mosaic", 0), ("mosaic_v2", 0), ("mosaic_v2", 4)])
+def test_effects_of_stored_pairs(record_of, kind, unit):
     """They are those of a unit that runs without the pair, in float64."""
+    record = record_of(kind)
     pairs = packs_of(page_html(record, units=[]))["pairs"]
-    keys, values = (record.tensors[f"contextual.{name}"][1, 0].double() for name in ("keys", "values"))
+    names = ("keys", "values", "query_scale")
+    keys, values, scale = (record.tensors[f"contextual.{name}"][1, unit].double() for name in names)
     for token in (1, 2, 30, record.num_tokens - 2):
-        target, scores = values[token], keys[:token] @ keys[token]
-        error = (scores.softmax(0) @ values[:token] - target).square().sum()
-        for place, pair in enumerate(pairs["contextual.pair_index"][1, 0, token]):
-            effect = pairs["contextual.pair_effect"][1, 0, token, place].item()
+        target, scores = values[token], scale[token] * keys[:token] @ keys[token]
+        # In the second model h is 20, and m is 9.
+        seen = torch.arange(token)
+        if kind == "mosaic_v2":
+            seen = seen[max(0, token - 20) :] if unit < 3 else seen[: max(0, token - 8)]
+        scores[[pair for pair in range(token) if pair not in seen]] = -torch.inf
+        error = (scores.softmax(0).nan_to_num(0) @ values[:token] - target).square().sum()
+        assert (pairs["contextual.pair_index"][1, unit, token] >= 0).sum() == min(8, len(seen))
+        for place, pair in enumerate(pairs["contextual.pair_index"][1, unit, token]):
+            effect = pairs["contextual.pair_effect"][1, unit, token, place].item()
             if pair < 0:
                 assert effect != effect
                 continue
@@ -63,7 +73,7 @@ def test_effects_of_stored_pairs(record):
             answer = others.softmax(0).nan_to_num(0) @ values[:token]
             expected = ((answer - target).square().sum() - error) / target.square().sum()
             assert effect == pytest.approx(expected.item(), rel=2e-3, abs=1e-3)
-    assert all(pairs["contextual.pair_effect"][1, 0, -1] != pairs["contextual.pair_effect"][1, 0, -1])
+    assert np.isnan(pairs["contextual.pair_effect"][1, unit, -1]).all()
 
 
 @pytest.mark.parametrize(("length", "dtype"), [(1, "float16"), (4, "float32")])

@@ -16,9 +16,9 @@ TIME = 20
 
 
 @pytest.fixture
-def served(make_model, random_tokens):
+def served(make, random_tokens):
     """A model, its record, and a function that asks the server of the record's page."""
-    model = make_model()
+    model = make()
     record = record_memories(model, None, random_tokens(TIME).tolist())
     server = make_server(model, record)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -55,19 +55,39 @@ def test_page_and_status(served):
 def test_edits_are_those_of_python(served):
     model, record, ask = served
     ids = record.tensors["token_ids"]
-    mean = record.tensors["persistent.mean_answer"][1, 2]
+    last, persistent = record.num_units - 1, record.num_persistent_units - 1
+    means = [record.ablated_answer(1, last, "contextual"), record.ablated_answer(1, persistent, "persistent")]
+    # What units would have stored after token 8, had token 11 come.
+    other = record_memories(model, None, [*ids[:9].tolist(), 11], ablate=False)
+    added = MemoryEdit()
+    for layer, unit in [(1, 0), *((0, unit) for unit in range(record.num_units))]:
+        key, value = (other.tensors[f"contextual.{part}"][layer, unit, 8] for part in ("keys", "values"))
+        added.add(layer=layer, unit=unit, key=key, value=value)
     edits = {
+        "additions": added,
         "deletions": MemoryEdit().delete(layer=0, unit=1, pairs=[3, 4]).delete(pairs=[6]),
         "ablations": MemoryEdit()
         .ablate(layer=0, unit=1)
-        .ablate(layer=1, unit=2, answer=mean, memory="persistent"),
+        .ablate(layer=1, unit=last, answer=means[0])
+        .ablate(layer=1, unit=persistent, answer=means[1], memory="persistent"),
         "without": MemoryEdit(),
     }
+    if "persistent.slot_use" in record.tensors:
+        edits["removals"] = MemoryEdit().delete_slots(layer=1, unit=3, slots=[5, 2])
+    else:
+        status, answer = ask("/api/edit", {"removals": [{"layer": 1, "unit": 0, "slots": [2]}]})
+        assert status == 400 and "feed-forward" in answer
     questions = {
+        "additions": [
+            {"layer": 0, "unit": None, "after": 8, "came": 11},
+            {"layer": 1, "unit": 0, "after": 8, "came": 11},
+        ],
+        "removals": [{"layer": 1, "unit": 3, "slots": [2, 5]}],
         "deletions": [{"layer": 0, "unit": 1, "pairs": [3, 4]}, {"layer": None, "unit": None, "pairs": [6]}],
         "ablations": [
             {"memory": "contextual", "layer": 0, "unit": 1, "how": "zero"},
-            {"memory": "persistent", "layer": 1, "unit": 2, "how": "mean"},
+            {"memory": "contextual", "layer": 1, "unit": last, "how": "mean"},
+            {"memory": "persistent", "layer": 1, "unit": persistent, "how": "mean"},
         ],
         "without": [0, 5],
     }
@@ -77,6 +97,7 @@ def test_edits_are_those_of_python(served):
         with edit.applied(model):
             logits = model(ids[None, kept]).logits[0]
         losses = F.cross_entropy(logits[:-1], ids[kept][1:], reduction="none").tolist()
+        assert losses[6] != pytest.approx(record.tensors["loss"][6].item(), abs=1e-4), "the edit matters"
         assert answer["positions"] == kept and answer["loss"][-1] is None
         assert answer["loss"][:-1] == pytest.approx(losses, abs=1e-5)
         assert answer["mean_loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
@@ -132,6 +153,18 @@ def test_others_may_not_ask(served):
         ("edit", {"deletions": [{"layer": 0}]}, "'pairs'"),
         ("edit", {"ablations": [{"memory": "x", "layer": 0, "unit": 0, "how": "zero"}]}, "memory"),
         ("edit", {"ablations": [{"memory": "contextual", "layer": 0, "unit": 9, "how": "mean"}]}, "unit 9"),
+        (
+            "edit",
+            {"additions": [{"layer": 0, "unit": 0, "after": TIME, "came": 0}]},
+            "after must lie in [0, 20)",
+        ),
+        ("edit", {"additions": [{"layer": 0, "unit": 8, "after": 3, "came": 0}]}, "unit 8"),
+        ("edit", {"additions": [{"layer": 0, "unit": 0, "after": 3}]}, "came"),
+        (
+            "edit",
+            {"removals": [{"layer": 0, "unit": 0, "slots": [20]}]},
+            "slot",
+        ),
         ("edit", {"without": [TIME]}, f"token {TIME}: the text has tokens 0 to {TIME - 1}"),
         ("edit", {"without": list(range(TIME))}, "nothing is left"),
         ("candidates", {"layer": 0, "unit": 0, "token": 0, "count": 5}, "token must lie in"),

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from modeling_mosaic import MemoryEdit, MosaicConfig, MosaicForCausalLM, record_memories
+from modeling_mosaic.inspector.pairs import UnitKind
 from mosaic_lab.inspection import copying, report
 from mosaic_lab.inspection.heads import BINS, Heads, first_layer_auc_of_gpt2, heads_of_gpt2, heads_of_record
 from mosaic_lab.inspection.units import classify, inspect_units, known_sequences
@@ -43,12 +44,12 @@ def test_heads_answer_as_the_model_does(gpt2, mosaic, ids):
     attentions = gpt2(ids[None], output_attentions=True).attentions
     for heads, attention in zip(heads_of_gpt2(gpt2, ids), attentions, strict=True):
         # Query t of a memory is the head's query t - 1.
-        expected = attention[0, :, :-1] @ heads.values_HTD
+        expected = attention[0, :, :-1] @ heads.values_HtD
         torch.testing.assert_close(heads.answers()[:, 1:], expected)
     record = record_memories(mosaic, None, ids.tolist(), ablate=False)
     for layer, heads in enumerate(heads_of_record(record)):
         answers = torch.stack([record.answers(layer, unit) for unit in range(4)])
-        torch.testing.assert_close(heads.answers(), answers[:, :-1])
+        torch.testing.assert_close(heads.answers(), answers)
 
 
 @torch.no_grad()
@@ -63,7 +64,7 @@ def test_auc_of_gpt2(gpt2, ids):
         values = []
         for token in tokens:
             other = torch.cat([ids[:place], token[None]])
-            values.append(heads_of_gpt2(gpt2, other)[0].values_HTD[:, place])
+            values.append(heads_of_gpt2(gpt2, other)[0].values_HtD[:, place])
         for head in range(4):
             scores = [F.cosine_similarity(answers[head, place], value[head], dim=0) for value in values]
             counts = [int((ids == token).sum()) for token in tokens]
@@ -78,7 +79,7 @@ def test_retrieval_by_pairs():
     """Values that follow from a unit's own keys are retrieved by these, and the more pairs the better."""
     torch.manual_seed(0)
     keys = 8 * F.normalize(torch.randn(2, 300, 3), dim=-1)
-    found = Heads(keys, keys, keys.clone()).retrieve()
+    found = Heads(keys, keys, keys.clone(), 2 * [UnitKind("unit")]).retrieve()
     assert found.shape == (len(BINS), 4, 2)
     own = torch.stack([found[:, unit, unit] for unit in range(2)], 1)
     across = torch.stack([found[:, 1 - unit, unit] for unit in range(2)], 1)
