@@ -94,7 +94,7 @@ def create_memory_masks_v2(
     keep_BS = as_keep_mask(attention_mask, batch, None if is_static else seen + time)
     if keep_BS is not None and not is_static and is_without_effect(keep_BS, cache):
         keep_BS = None
-    num_kept = config.short_memory_size - 1 + count_gaps(keep_BS, cache, time)
+    num_kept = config.short_memory_size - 1 + count_gaps(keep_BS, is_static, time)
     num_cached = count_cached_columns(cache, num_kept, None if is_static else seen)
     tokens = number_tokens(config, inputs_embeds, keep_BS, start_BT, cache, seen, num_cached)
     keep_BT = None if keep_BS is None else keep_BS[:, -time:].clone(memory_format=torch.contiguous_format)
@@ -125,7 +125,7 @@ def create_memory_masks_v2(
     )
     if is_plain and (time <= config.short_memory_size):
         masks["num_short"] = min(seen + time - 1, config.short_memory_size)
-    elif has_blocks(config, keep_BT, seen, time):
+    elif has_blocks(config, keep_BS, num_kept, time):
         masks["blocks"] = True
         masks["short"] = make_block_mask(short, config.short_memory_size, batch)
     else:
@@ -206,12 +206,12 @@ def see_older(tokens: TokenNumbers, delay: int | torch.Tensor) -> SlotRanges:
     return make_ranges(tokens.first_bT, tokens.query_bT - (delay - 1), tokens.slot_bS)
 
 
-def count_gaps(keep_BS: torch.Tensor | None, cache: Cache | None, time: int) -> int:
+def count_gaps(keep_BS: torch.Tensor | None, is_static: bool, time: int) -> int:
     """How many places of padding a row has behind its first token, at most."""
-    if keep_BS is None or cache is None or (cache.is_compileable and time == 1) or is_tracing(keep_BS):
+    if keep_BS is None or (is_static and time == 1) or keep_BS.is_meta or is_tracing(keep_BS):
         return 0
     num_gaps = int(((keep_BS.cumsum(-1) > 0) & ~keep_BS).sum(-1).max())
-    if num_gaps and cache.is_compileable:
+    if num_gaps and is_static:
         raise ValueError("a static cache takes padding on the left only, not behind the first token of a row")
     return num_gaps
 
@@ -238,21 +238,14 @@ def has_causal_kernel(config: MosaicV2Config, seen, time: int) -> bool:
     return seen == 0 or time == 1
 
 
-def has_blocks(config: MosaicV2Config, keep_BT: torch.Tensor | None, seen, time: int) -> bool:
+def has_blocks(config: MosaicV2Config, keep_BS: torch.Tensor | None, num_kept: int, time: int) -> bool:
     """Whether each block of queries sees only its own columns of the window and those of the block before."""
-    if (
-        config._attn_implementation != "sdpa"
-        or is_torchdynamo_exporting()
-        or time <= config.short_memory_size
-    ):
+    if config._attn_implementation != "sdpa" or is_torchdynamo_exporting():
         return False
-    if keep_BT is None:
-        return True
-    # Columns must be as far from each other as their tokens are.
-    if keep_BT.is_meta or is_tracing(keep_BT):
+    if keep_BS is not None and (keep_BS.is_meta or is_tracing(keep_BS)):
         return False
-    is_left_padded = bool((keep_BT[:, 1:] >= keep_BT[:, :-1]).all())
-    return bool(keep_BT.all()) or (is_left_padded and isinstance(seen, int) and seen == 0)
+    # Columns must be as far from each other as their tokens are: no padding in between.
+    return time > config.short_memory_size > num_kept
 
 
 def make_mask(config: MosaicV2Config, inputs_embeds: torch.Tensor, ranges: SlotRanges):
