@@ -7,8 +7,11 @@ from transformers import PreTrainedModel
 
 # Entries of each parameter that are looked at, evenly spaced: training changes nearly all of them.
 NUM_ENTRIES = 4096
-# What pairs depend on besides the parameters.
-_FIELDS = ("num_attention_heads", "num_persistent_heads", "max_log_key_scale", "layer_norm_eps")
+# What pairs depend on besides the parameters, by kind of model.
+_FIELDS = {
+    "mosaic": ("num_attention_heads", "num_persistent_heads", "max_log_key_scale", "layer_norm_eps"),
+    "mosaic_v2": ("num_attention_heads", "short_memory_size", "long_memory_delay", "rms_norm_eps"),
+}
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -25,10 +28,10 @@ def fingerprint(model: PreTrainedModel) -> str:
     Raises:
         ValueError: for a model of another kind.
     """
-    if model.config.model_type != "mosaic":
-        raise ValueError(f"model must be a Memory Mosaic, not {model.config.model_type}")
-    body = model.base_model
-    digest = hashlib.sha256(repr([float(getattr(body.config, name)) for name in _FIELDS]).encode())
+    body, kind = model.base_model, model.config.model_type
+    if kind not in _FIELDS:
+        raise ValueError(f"model must be a Memory Mosaic, not {kind}")
+    digest = hashlib.sha256(repr([float(getattr(body.config, name)) for name in _FIELDS[kind]]).encode())
     for name, parameter in sorted(body.named_parameters()):
         digest.update(f"{name} {tuple(parameter.shape)}".encode())
         entries = parameter.detach().flatten()
