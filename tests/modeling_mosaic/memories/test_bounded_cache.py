@@ -15,6 +15,9 @@ from modeling_mosaic.compatibility import CACHE_NAME
 from modeling_mosaic.memories.eviction import POLICIES
 from mosaic_lab.benchmark.operations import count_operations
 
+# The second model's memories do the same with pairs that come later.
+CASES = [*(("mosaic", policy) for policy in POLICIES), ("mosaic_v2", "lru"), ("mosaic_v2", "snapkv")]
+
 
 class ListedPair:
     """A pair, with all weights that it has ever got, by query, and when it was last used."""
@@ -185,7 +188,7 @@ def read(model, tokens, mask, cache, parts):
     return torch.cat(logits, 1)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("kind", "policy"), CASES)
 def test_rows_are_what_they_are_alone(model, batch, policy):
     """Evicting token by token, neither the split into chunks nor padding nor the batch changes a logit."""
     tokens, mask = batch
@@ -199,7 +202,7 @@ def test_rows_are_what_they_are_alone(model, batch, policy):
         torch.testing.assert_close(logits[row, keep], alone[0], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("kind", "policy"), CASES)
 def test_a_bound_that_is_not_reached_changes_nothing(model, batch, policy):
     tokens, mask = batch
     for some_mask in (None, mask):
@@ -228,7 +231,7 @@ def test_recent_pairs_are_those_of_a_window(kind, model, random_tokens):
     torch.testing.assert_close(logits[0], expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("kind", "policy"), CASES)
 def test_memory_and_work_are_constant(model, random_tokens, policy):
     """However long the text, the cache holds as much, and a token takes as many operations."""
     cache = BoundedCache(model.config, 10, policy)
@@ -243,7 +246,7 @@ def test_memory_and_work_are_constant(model, random_tokens, policy):
     assert cache.layers[0].keys.shape[2] == 11 and cache.get_seq_length() == 168
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("kind", "policy"), CASES)
 def test_rows_follow_beams(model, batch, random_tokens, policy):
     """Rows that are reordered, repeated or selected continue as they would have."""
     tokens, mask = batch
