@@ -11,7 +11,7 @@ a batch.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..model_fingerprint import fingerprint
+from .checks import check_memory
 from .eviction import make_policy
 from .files import load_memory, push_memory, save_memory
 from .layout import LAYOUTS, Layout
@@ -62,7 +63,7 @@ class MosaicMemory:
     fingerprint: str
 
     def __post_init__(self):
-        _check(self)
+        check_memory(self)
 
     def __len__(self) -> int:
         return self.keys.shape[2]
@@ -198,7 +199,7 @@ class MosaicMemory:
         if pairs is not None:
             chosen_N = self._index(source, span, pairs)
             return self._select(chosen_N, self.window.are_chosen(chosen_N))
-        return self._without(~self._are_in(source, span) & (self._all_tokens()[..., NUMBER] >= 0))
+        return self._without(~self._are_in(source, span) & (self.all_tokens()[..., NUMBER] >= 0))
 
     def compress(self, num_pairs: int, policy: str) -> "MosaicMemory":
         """At most so many pairs, which a policy of `eviction.py` chooses.
@@ -269,7 +270,7 @@ class MosaicMemory:
             raise ValueError(f"source {source!r} is not in this memory, which holds {list(self.sources)}")
         return self.sources.index(source)
 
-    def _all_tokens(self) -> torch.Tensor:
+    def all_tokens(self) -> torch.Tensor:
         """Those of the window's columns in front of those of the pairs, `(columns + pairs + 1, 2, 5)`."""
         return torch.cat([self.window.tokens, self.tokens])
 
@@ -278,7 +279,7 @@ class MosaicMemory:
         if source is None and (span is None or len(self.sources) != 1):
             raise ValueError(f"source must name one of the texts {list(self.sources)}")
         number = 0 if source is None else self._number(source)
-        tokens = self._all_tokens()
+        tokens = self.all_tokens()
         are_in = (tokens[..., SOURCE] == number) & (tokens[..., NUMBER] >= 0)
         if span is None:
             return are_in
@@ -326,7 +327,7 @@ class MosaicMemory:
 
     def _only_held_sources(self) -> "MosaicMemory":
         """The same without the names of texts of which nothing is left."""
-        held = self._all_tokens()[..., SOURCE].unique().tolist()
+        held = self.all_tokens()[..., SOURCE].unique().tolist()
         sources = [name for number, name in enumerate(self.sources) if number in held]
         # The last entry is for -1.
         numbers = [sources.index(name) if name in sources else BEGINNING for name in self.sources]
@@ -421,45 +422,3 @@ def _add_to_sources(tokens: torch.Tensor, number: int) -> torch.Tensor:
     moved = tokens.clone()
     moved[..., SOURCE] += number * (tokens[..., SOURCE] != BEGINNING)
     return moved
-
-
-def _check(memory: MosaicMemory) -> None:
-    """Raises a `ValueError` for parts that do not fit together, and for numbers that are not finite."""
-    if memory.model_type not in LAYOUTS:
-        raise ValueError(f"model_type must be one of {', '.join(LAYOUTS)}, not {memory.model_type!r}")
-    if memory.keys.ndim != 4:
-        raise ValueError(
-            f"keys must have shape (layers, units, pairs, head_dim), not {tuple(memory.keys.shape)}"
-        )
-    for name, tensor, shape in _list_parts(memory):
-        if tensor.shape != shape:
-            raise ValueError(f"{name} must have shape {shape}, not {tuple(tensor.shape)}")
-        if not tensor.isfinite().all():
-            raise ValueError(f"{name} of this memory are NaN or infinite")
-    sources = memory._all_tokens()[..., SOURCE]
-    if (sources < BEGINNING).any() or (sources >= len(memory.sources)).any():
-        raise ValueError(f"tokens are of texts that are not among the {len(memory.sources)} sources")
-    if len(set(memory.sources)) < len(memory.sources):
-        raise ValueError(f"sources must have different names, not {list(memory.sources)}")
-    pairs = memory.window.pairs
-    if (pairs < -1).any() or (pairs >= len(memory)).any():
-        raise ValueError(f"window.pairs must be numbers of the {len(memory):,} pairs, or -1")
-    if (memory.beginning is None) != (not isinstance(memory.beginning_id, int)):
-        raise ValueError(f"beginning_id must be the id of the token of beginning, not {memory.beginning_id}")
-
-
-def _list_parts(memory: MosaicMemory) -> Iterator[tuple[str, torch.Tensor, tuple[int, ...]]]:
-    """The tensors of a memory, with their names in files and the shapes that they must have."""
-    num_layers, num_heads, num_pairs, head_dim = memory.keys.shape
-    num_columns, token_size = memory.window.pairs.numel(), len(NO_TOKEN)
-    yield "keys", memory.keys, memory.keys.shape
-    yield "values", memory.values, tuple(memory.keys.shape)
-    yield "tokens", memory.tokens, (num_pairs + 1, 2, token_size)
-    for name in ("keys", "values"):
-        columns = (num_layers, num_heads, num_columns, head_dim)
-        yield f"window.{name}", getattr(memory.window, name), columns
-    yield "window.tokens", memory.window.tokens, (num_columns, 2, token_size)
-    yield "window.pairs", memory.window.pairs, (num_columns,)
-    for group, states in (("states", memory.states), ("beginning", memory.beginning or ())):
-        for (name, form), state in zip(memory.layout.states.items(), states, strict=bool(states)):
-            yield f"{group}.{name}", state, (num_layers, num_heads * (head_dim + form.num_scales))

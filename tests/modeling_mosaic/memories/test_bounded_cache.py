@@ -128,7 +128,7 @@ def split(time, splits):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=texts())
 def test_equals_lists_of_pairs(policy, text):
     """Every policy, whatever is padded and however the text is split, keeps and answers as lists do.

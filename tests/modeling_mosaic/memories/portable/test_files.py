@@ -48,6 +48,13 @@ def test_damaged_files_are_refused(take, tmp_path):
         save_file(tensors, path, metadata | dict([changes]))
         with pytest.raises(ValueError, match=message):
             MosaicMemory.load(path)
+    # As files were before there was a second model.
+    save_file(tensors, path, {name: value for name, value in metadata.items() if name != "model_type"})
+    if memory.model_type == "mosaic":
+        assert repr(MosaicMemory.load(path)) == repr(memory)
+    else:
+        with pytest.raises(ValueError, match="damaged, or no memory: .*contextual_average"):
+            MosaicMemory.load(path)
     for name, tensor in {"keys": tensors["keys"] * float("nan"), "tokens": tensors["tokens"][1:]}.items():
         save_file(tensors | {name: tensor.contiguous()}, path, metadata)
         with pytest.raises(ValueError, match=name):

@@ -94,14 +94,17 @@ def test_models_without_a_beginning(make_model, take):
     assert take(5, model=model)[0].beginning_id == 7
 
 
-def test_memories_of_other_models(make_model, model, take, tmp_path):
+def test_memories_of_other_models(kind, make_model, model, take, tmp_path):
     memory, _ = take(5)
     memory.save(tmp_path / "memory")
     trained = copy.deepcopy(model).train()
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3)
     trained(torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss.backward()
     optimizer.step()
-    for other in (trained, make_model(num_hidden_layers=3), make_model(num_attention_heads=2)):
+    # The same parameters; other pairs were seen, or keys were other ones.
+    fields = {"mosaic": dict(layer_norm_eps=1e-3), "mosaic_v2": dict(long_memory_delay=2)}[kind]
+    others = trained, make_model(num_hidden_layers=3), make_model(num_attention_heads=2), make_model(**fields)
+    for other in others:
         with pytest.raises(ValueError, match="read by another model"):
             MosaicMemory.load(tmp_path / "memory", other)
         with pytest.raises(ValueError, match="read by another model"):
