@@ -131,6 +131,9 @@ class MosaicConfig(FieldChecks, PreTrainedConfig):
     keys_to_ignore_at_inference = ["cache", "past_key_values"]
     # What a cache keeps of each layer besides its pairs; `memory_state.py` names the states.
     number_of_conv_states = 4
+    # How many tokens old a stored pair is when queries begin to see it, and how many pairs a cache holds of a
+    # short-term memory, which only the second model has.
+    stored_delay, stored_window = 1, 0
 
     vocab_size: int = interval(min=1)(default=50257)
     hidden_size: int = interval(min=1)(default=768)
@@ -170,6 +173,11 @@ class MosaicConfig(FieldChecks, PreTrainedConfig):
     def layer_types(self) -> list[str]:
         """What transformers' caches hold for each layer: keys, values and `number_of_conv_states` states."""
         return ["hybrid"] * self.num_hidden_layers
+
+    @property
+    def stored_shape(self) -> tuple[int, int]:
+        """Heads and head size of the keys and values that a cache holds of each token."""
+        return self.num_attention_heads, self.hidden_size // self.num_attention_heads
 
     def validate_architecture(self) -> None:
         """Checks what validators of single fields cannot: fields that depend on each other, or were `None` at

@@ -136,6 +136,16 @@ class MosaicV2Config(FieldChecks, PreTrainedConfig):
         num_heads = self.num_attention_heads
         return (num_heads, self.hidden_size // num_heads) if self.use_long_memory else (1, 1)
 
+    @property
+    def stored_delay(self) -> int:
+        """How many tokens old a stored pair is when queries begin to see it."""
+        return self.long_memory_delay
+
+    @property
+    def stored_window(self) -> int:
+        """How many pairs a cache holds of the short-term memory, besides the one to be completed."""
+        return self.short_memory_size - 1
+
     def validate_architecture(self) -> None:
         """Checks what validators of single fields cannot: fields that depend on each other, or were `None` at
         first."""

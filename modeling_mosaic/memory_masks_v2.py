@@ -19,6 +19,7 @@ from transformers.utils.import_utils import is_torchdynamo_exporting, is_tracing
 from .compatibility import renames_cache
 from .configuration_mosaic_v2 import MosaicV2Config
 from .memory_masks import as_keep_mask, count_slots, is_without_effect
+from .memory_state import slots_in_front
 
 # The number of what is no token, or padding. No range reaches it.
 NO_TOKEN = -1
@@ -77,10 +78,11 @@ def create_memory_masks_v2(
         config (`MosaicV2Config`): its attention implementation decides their form.
         inputs_embeds (`torch.Tensor` of shape `(batch, time, ...)`): the new tokens.
         attention_mask (`torch.Tensor` of shape `(batch, seen + time)`, *optional*): 0 for padding; masks
-            that are ready pass through.
+            that are ready pass through. It says nothing about a memory in front of the text.
         cache (`Cache`, *optional*): memories so far.
         start_BT (`torch.Tensor` of shape `(batch, time)`, *optional*): True where packed sequences start.
-        delay (`int` or `torch.Tensor`, *optional*): m of the long-term memory; the config's if `None`.
+        delay (`int` or `torch.Tensor`, *optional*): m of the long-term memory; the config's if `None`, and
+            for a memory in front or a cache that answers by itself, which hold pairs by that one.
 
     Raises:
         ValueError: for a mask of another shape, or padding between tokens with a static cache.
@@ -94,45 +96,49 @@ def create_memory_masks_v2(
     keep_BS = as_keep_mask(attention_mask, batch, None if is_static else seen + time)
     if keep_BS is not None and not is_static and is_without_effect(keep_BS, cache):
         keep_BS = None
-    num_kept = config.short_memory_size - 1 + count_gaps(keep_BS, cache, time)
+    has_front, answers = slots_in_front(cache) > 0, hasattr(cache, "answer")
+    delay = config.long_memory_delay if delay is None or has_front or answers else delay
+    num_kept = config.short_memory_size - 1 + count_gaps(keep_BS, is_static, has_front, time)
     num_cached = count_cached_columns(cache, num_kept, None if is_static else seen)
     tokens = number_tokens(config, inputs_embeds, keep_BS, start_BT, cache, seen, num_cached)
     keep_BT = None if keep_BS is None else keep_BS[:, -time:].clone(memory_format=torch.contiguous_format)
-    delay = config.long_memory_delay if delay is None else delay
     short, long = see_latest(tokens, config.short_memory_size), see_older(tokens, delay)
+    num_short_bT, num_long_bT = (ranges.count(has_front) for ranges in (short, long))
+    if answers:
+        num_long_bT = cache.count_held(num_long_bT)
     dtype = torch.promote_types(inputs_embeds.dtype, torch.float32)
+    has_columns = config._attn_implementation == "eager" and not answers
     masks = MemoryMasksV2(
         short=None,
         long=None,
-        short_log_pairs=short.log_count(dtype),
-        long_log_pairs=long.log_count(dtype),
-        short_empty=short.is_empty(),
-        long_empty=long.is_empty(),
+        short_log_pairs=num_short_bT.clamp(min=1).to(dtype).log()[:, None, :, None],
+        long_log_pairs=num_long_bT.clamp(min=1).to(dtype).log()[:, None, :, None],
+        short_empty=(num_short_bT <= 0)[:, :, None, None],
+        long_empty=(num_long_bT <= 0)[:, :, None, None],
         num_short=None,
         num_long=None,
         delay=delay,
         blocks=False,
-        continues=is_static or seen > 0,
+        continues=is_static or seen > 0 or has_front,
         num_cached=num_cached,
         num_kept=num_kept,
-        columns=find_columns(tokens) if config._attn_implementation == "eager" else None,
+        columns=find_columns(tokens) if has_columns else None,
         keep=keep_BT,
         # A static cache that was reset holds averages of zeros, not of nothing.
         start=tokens.query_bT == 0 if is_static else start_BT,
     )
-    is_plain = (
-        keep_BS is None and start_BT is None and not is_static and has_causal_kernel(config, seen, time)
-    )
+    is_plain = keep_BS is None and start_BT is None and not (is_static or has_front)
+    is_plain = is_plain and has_causal_kernel(config, seen, time)
     if is_plain and (time <= config.short_memory_size):
         masks["num_short"] = min(seen + time - 1, config.short_memory_size)
-    elif has_blocks(config, keep_BT, seen, time):
+    elif has_blocks(config, keep_BS, num_kept, time):
         masks["blocks"] = True
         masks["short"] = make_block_mask(short, config.short_memory_size, batch)
     else:
         masks["short"] = make_mask(config, inputs_embeds, short)
     if is_plain and isinstance(delay, int):
         masks["num_long"] = max(seen + time - delay, 0)
-    elif config.use_long_memory:
+    elif config.use_long_memory and not answers:
         masks["long"] = make_mask(config, inputs_embeds, long)
     return masks
 
@@ -154,19 +160,38 @@ def number_tokens(config, inputs_embeds, keep_BS, start_BT, cache, seen, num_cac
     step_1T = torch.arange(time, device=device)[None]
     if start_BT is not None:
         return TokenNumbers(step_1T, torch.where(start_BT, step_1T, 0).cummax(-1).values, step_1T, step_1T)
-    num_slots = count_slots(config, cache, time)
+    # Tokens of a memory in front have numbers of their own.
+    num_slots, first = count_slots(config, cache, time) - slots_in_front(cache), number_first(config, cache)
     if keep_BS is None:
-        query_1T, slot_1S = step_1T + seen, torch.arange(num_slots, device=device)[None]
-        window_1W = torch.arange(-num_cached, time, device=device)[None] + seen
-        return TokenNumbers(query_1T, torch.zeros_like(query_1T), slot_1S, window_1W)
-    slot_BS = (keep_BS.cumsum(-1) - 1).masked_fill(~keep_BS, NO_TOKEN)
-    query_BT = window_BW = slot_BS[:, -time:]
-    if num_cached:
-        missing = max(num_cached + time - slot_BS.shape[-1], 0)
-        window_BW = F.pad(slot_BS, (missing, 0), value=NO_TOKEN)[:, -(num_cached + time) :]
-    if cache is not None and cache.is_compileable:
-        slot_BS = F.pad(slot_BS, (0, num_slots - slot_BS.shape[-1]), value=NO_TOKEN)
-    return TokenNumbers(query_BT, torch.zeros_like(query_BT), slot_BS, window_BW)
+        query_bT, slot_bS = (
+            step_1T + (seen + first),
+            torch.arange(first, first + num_slots, device=device)[None],
+        )
+        window_bW = torch.arange(-num_cached, time, device=device)[None] + (seen + first)
+    else:
+        slot_bS = (keep_BS.cumsum(-1) + (first - 1)).masked_fill(~keep_BS, NO_TOKEN)
+        query_bT = window_bW = slot_bS[:, -time:]
+        if num_cached:
+            missing = max(num_cached + time - slot_bS.shape[-1], 0)
+            window_bW = F.pad(slot_bS, (missing, 0), value=NO_TOKEN)[:, -(num_cached + time) :]
+        if cache is not None and cache.is_compileable:
+            slot_bS = F.pad(slot_bS, (0, num_slots - slot_bS.shape[-1]), value=NO_TOKEN)
+    if first:
+        window_bW = put_in_front(cache.window_ages_in_front, slot_bS, first)[:, -(num_cached + time) :]
+        slot_bS = put_in_front(cache.ages_in_front, slot_bS, first)
+    return TokenNumbers(query_bT, torch.zeros_like(query_bT), slot_bS, window_bW)
+
+
+def number_first(config: MosaicV2Config, cache: Cache | None) -> int:
+    """The number of a text's first token: behind a memory, one that no short-term memory reaches beyond."""
+    return config.short_memory_size + 1 if slots_in_front(cache) else 0
+
+
+def put_in_front(age_S: torch.Tensor, number_bS: torch.Tensor, first: int) -> torch.Tensor:
+    """Numbers of slots, with those of a memory in front, whose ages are counted from the first token back."""
+    age_S = age_S.to(number_bS)
+    front_S = (first + 1 - age_S).clamp(min=1).masked_fill(age_S == 0, NO_TOKEN)
+    return torch.cat([front_S.expand(len(number_bS), -1), number_bS], -1)
 
 
 class SlotRanges(NamedTuple):
@@ -176,13 +201,13 @@ class SlotRanges(NamedTuple):
     until_bT: torch.Tensor
     slot_bS: torch.Tensor
 
-    def is_empty(self) -> torch.Tensor:
-        """Whether there are none, `(b, time, 1, 1)`."""
-        return (self.until_bT <= self.after_bT)[:, :, None, None]
-
-    def log_count(self, dtype: torch.dtype) -> torch.Tensor:
-        """Log of how many slots that are, `(b, 1, time, 1)`; 0 if none."""
-        return (self.until_bT - self.after_bT).clamp(min=1).to(dtype).log()[:, None, :, None]
+    def count(self, has_holes: bool) -> torch.Tensor:
+        """How many slots that are, `(b, time)`; each number is that of one slot, unless there are holes."""
+        if not has_holes:
+            return (self.until_bT - self.after_bT).clamp(min=0)
+        number_b1S = self.slot_bS[:, None]
+        is_seen_bTS = (self.after_bT[..., None] < number_b1S) & (number_b1S <= self.until_bT[..., None])
+        return is_seen_bTS.sum(-1)
 
     def sees(self, batch_idx, head_idx, query_idx, slot_idx):
         """Whether a query sees a slot: a function as transformers makes masks from."""
@@ -206,12 +231,13 @@ def see_older(tokens: TokenNumbers, delay: int | torch.Tensor) -> SlotRanges:
     return make_ranges(tokens.first_bT, tokens.query_bT - (delay - 1), tokens.slot_bS)
 
 
-def count_gaps(keep_BS: torch.Tensor | None, cache: Cache | None, time: int) -> int:
-    """How many places of padding a row has behind its first token, at most."""
-    if keep_BS is None or cache is None or (cache.is_compileable and time == 1) or is_tracing(keep_BS):
+def count_gaps(keep_BS: torch.Tensor | None, is_static: bool, has_front: bool, time: int) -> int:
+    """How many places of padding a row has behind its first token, or behind a memory, at most."""
+    if keep_BS is None or (is_static and time == 1) or keep_BS.is_meta or is_tracing(keep_BS):
         return 0
-    num_gaps = int(((keep_BS.cumsum(-1) > 0) & ~keep_BS).sum(-1).max())
-    if num_gaps and cache.is_compileable:
+    is_behind_BS = keep_BS.cumsum(-1) > 0
+    num_gaps = int(((is_behind_BS | has_front) & ~keep_BS).sum(-1).max())
+    if num_gaps and is_static:
         raise ValueError("a static cache takes padding on the left only, not behind the first token of a row")
     return num_gaps
 
@@ -221,7 +247,9 @@ def count_cached_columns(cache: Cache | None, num_kept: int, seen: int | None) -
     state_BCW = None if cache is None else getattr(cache.layers[0], "conv_states", {}).get(WINDOW_KEYS)
     if state_BCW is None:
         return 0
-    return min(state_BCW.shape[-1], num_kept, state_BCW.shape[-1] if seen is None else seen)
+    width = state_BCW.shape[-1]
+    num_read = width if seen is None else seen + len(getattr(cache, "window_ages_in_front", ()))
+    return min(width, num_kept, num_read)
 
 
 def find_columns(tokens: TokenNumbers) -> torch.Tensor:
@@ -238,21 +266,14 @@ def has_causal_kernel(config: MosaicV2Config, seen, time: int) -> bool:
     return seen == 0 or time == 1
 
 
-def has_blocks(config: MosaicV2Config, keep_BT: torch.Tensor | None, seen, time: int) -> bool:
+def has_blocks(config: MosaicV2Config, keep_BS: torch.Tensor | None, num_kept: int, time: int) -> bool:
     """Whether each block of queries sees only its own columns of the window and those of the block before."""
-    if (
-        config._attn_implementation != "sdpa"
-        or is_torchdynamo_exporting()
-        or time <= config.short_memory_size
-    ):
+    if config._attn_implementation != "sdpa" or is_torchdynamo_exporting():
         return False
-    if keep_BT is None:
-        return True
-    # Columns must be as far from each other as their tokens are.
-    if keep_BT.is_meta or is_tracing(keep_BT):
+    if keep_BS is not None and (keep_BS.is_meta or is_tracing(keep_BS)):
         return False
-    is_left_padded = bool((keep_BT[:, 1:] >= keep_BT[:, :-1]).all())
-    return bool(keep_BT.all()) or (is_left_padded and isinstance(seen, int) and seen == 0)
+    # Columns must be as far from each other as their tokens are: no padding in between.
+    return time > config.short_memory_size > num_kept
 
 
 def make_mask(config: MosaicV2Config, inputs_embeds: torch.Tensor, ranges: SlotRanges):

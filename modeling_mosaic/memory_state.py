@@ -19,7 +19,7 @@ CONTEXTUAL_AVERAGE, LAST_KEY, LAST_VALUE, PERSISTENT_AVERAGE = range(4)
 
 def slots_in_front(cache: Cache | None) -> int:
     """Slots of a memory that was put in front of a text: no tokens of it, and not in `get_seq_length`."""
-    return getattr(cache, "num_slots_in_front", 0)
+    return 0 if cache is None else len(getattr(cache, "ages_in_front", ()))
 
 
 def holds_memories(cache: Cache | None) -> bool:
@@ -100,8 +100,7 @@ def prepare_cache(cache: Cache, config: MosaicConfig, batch: int) -> None:
     Raises:
         ValueError: if it does not hold pairs and states of every layer, or is of another batch or width.
     """
-    head_dim = config.hidden_size // config.num_attention_heads
-    check_cache(cache, config, batch, config.num_attention_heads, head_dim)
+    check_cache(cache, config, batch)
     if is_prefix(cache):
         add_states(cache, config)
 
@@ -111,8 +110,8 @@ def is_prefix(cache: Cache) -> bool:
     return all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
 
 
-def check_cache(cache: Cache, config: MosaicConfig, batch: int, num_heads: int, head_dim: int) -> None:
-    """Raises a `ValueError` unless a cache holds pairs of the given sizes, and states if it is no prefix."""
+def check_cache(cache: Cache, config: MosaicConfig, batch: int) -> None:
+    """Raises a `ValueError` unless a cache holds pairs of the right sizes, and states if it is no prefix."""
     layers = cache.layers if isinstance(cache, Cache) else []
     num_states = config.number_of_conv_states
     has_states = all(getattr(layer, "number_of_states", 0) == num_states for layer in layers)
@@ -122,7 +121,7 @@ def check_cache(cache: Cache, config: MosaicConfig, batch: int, num_heads: int, 
             "DynamicCache(config=model.config) or StaticCache(config=model.config, ...), not "
             f"{cache if isinstance(cache, Cache) else type(cache).__name__}"
         )
-    expected = (batch, num_heads, head_dim)
+    expected = (batch, *config.stored_shape)
     for layer in layers if not is_tracing() else []:
         if layer.is_initialized and (found := (*layer.keys.shape[:2], layer.keys.shape[-1])) != expected:
             raise ValueError(

@@ -7,16 +7,10 @@ from transformers import PreTrainedModel
 
 # Entries of each parameter that are looked at, evenly spaced: training changes nearly all of them.
 NUM_ENTRIES = 4096
-# What pairs depend on besides the parameters, by the kind of model.
+# What pairs depend on besides the parameters, by kind of model.
 _FIELDS = {
     "mosaic": ("num_attention_heads", "num_persistent_heads", "max_log_key_scale", "layer_norm_eps"),
-    "mosaic_v2": (
-        "num_attention_heads",
-        "short_memory_size",
-        "long_memory_delay",
-        "use_long_memory",
-        "rms_norm_eps",
-    ),
+    "mosaic_v2": ("num_attention_heads", "short_memory_size", "long_memory_delay", "rms_norm_eps"),
 }
 
 
@@ -34,11 +28,10 @@ def fingerprint(model: PreTrainedModel) -> str:
     Raises:
         ValueError: for a model of another kind.
     """
-    if model.config.model_type not in _FIELDS:
-        raise ValueError(f"model must be a Memory Mosaic, not {model.config.model_type}")
-    body = model.base_model
-    fields = [float(getattr(body.config, name)) for name in _FIELDS[model.config.model_type]]
-    digest = hashlib.sha256(repr(fields).encode())
+    body, kind = model.base_model, model.config.model_type
+    if kind not in _FIELDS:
+        raise ValueError(f"model must be a Memory Mosaic, not {kind}")
+    digest = hashlib.sha256(repr([float(getattr(body.config, name)) for name in _FIELDS[kind]]).encode())
     for name, parameter in sorted(body.named_parameters()):
         digest.update(f"{name} {tuple(parameter.shape)}".encode())
         entries = parameter.detach().flatten()

@@ -186,7 +186,7 @@ class MosaicContextualMemory(nn.Module):
         query_BHTD, key_BHSD, value_BHSD, num_empty = self.store(hidden_states, masks, cache)
         if hasattr(cache, "answer"):
             # It bounds or searches what it stores.
-            recalled_BTHD, weights = cache.answer(query_BHTD, masks, self.layer_idx)
+            recalled_BTHD, weights = cache.answer(query_BHTD, masks["recall"], masks["keep"], self.layer_idx)
         else:
             recalled_BTHD, weights = self.recall(query_BHTD, key_BHSD, value_BHSD, num_empty, masks, **kwargs)
         recalled = self.o_proj(recalled_BTHD.reshape(-1, hidden_states.shape[-1])).view(hidden_states.shape)

@@ -313,8 +313,13 @@ class MosaicV2LongMemory(MosaicV2Memory):
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
             self.write_states(last, cache)
-        skipped = 0 if masks["long"] is not None else masks["delay"] - 1
-        recalled, weights = self.recall(query, key, value, masks, masks["num_long"], skipped, **kwargs)
+        if hasattr(cache, "answer"):
+            # It bounds or searches what it stores.
+            recall_bT = ~masks["long_empty"][:, :, 0, 0]
+            recalled, weights = cache.answer(query, recall_bT, masks["keep"], self.layer_idx)
+        else:
+            skipped = 0 if masks["long"] is not None else masks["delay"] - 1
+            recalled, weights = self.recall(query, key, value, masks, masks["num_long"], skipped, **kwargs)
         return self.project(recalled), weights
 
 
@@ -345,7 +350,8 @@ class MosaicV2ContextualMemory(nn.Module):
         Returns:
             What the memories recall, `(batch, time, hidden)`, and the weight of each pair if the attention
             implementation returns weights: `(batch, 2 * heads, time, slots)`, short-term memories first, and
-            column i is pair i; without long-term memory `(batch, heads, time, columns of the window)`.
+            column i is pair i; without long-term memory `(batch, heads, time, columns of the window)`. A
+            cache that answers by itself holds other pairs for each unit: then there are none.
         """
         recalled, weights = self.short_memory(hidden_states, masks, cache, **kwargs)
         if self.long_memory is None:
@@ -355,8 +361,9 @@ class MosaicV2ContextualMemory(nn.Module):
                 cache.update(count_B1T1, count_B1T1, self.layer_idx)
             return self.dropout(recalled), weights
         recalled_long, weights_long = self.long_memory(hidden_states, masks, cache, **kwargs)
-        if weights is not None:
-            weights = torch.cat([spread_over_slots(weights, masks["columns"]), weights_long], 1)
+        if masks["columns"] is None:
+            return self.dropout(recalled + recalled_long), None
+        weights = torch.cat([spread_over_slots(weights, masks["columns"]), weights_long], 1)
         return self.dropout(recalled + recalled_long), weights
 
 
@@ -488,7 +495,7 @@ class MosaicV2Model(MosaicV2PreTrainedModel, MosaicModel):
 
     def _prepare_cache(self, cache: Cache, batch: int) -> None:
         """As in the first model, but that a prefix, of the long-term memory, needs no states."""
-        check_cache(cache, self.config, batch, *self.config.stored_shape)
+        check_cache(cache, self.config, batch)
         if is_prefix(cache):
             complete = DynamicCache(config=self.config)
             for layer_idx, layer in enumerate(cache.layers):

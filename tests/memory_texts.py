@@ -19,3 +19,8 @@ def given(memory, rows=1):
 def continue_after(model, memory, ids):
     with torch.no_grad():
         return model(torch.tensor([ids]), cache=memory.to_cache()).logits[0]
+
+
+def list_tensors(memory):
+    """All tensors of a memory."""
+    return [memory.keys, memory.values, memory.tokens, *memory.window, *memory.states, *memory.beginning]

@@ -7,57 +7,53 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional as F
 
-from .answering_cache import AnsweringCache, AnsweringLayer, append_slots, pad_slots, score_slots
+from .answering_cache import AnsweringCache, AnsweringLayer, pad_slots, score_slots
 from .eviction import EvictionPolicy, choose_slots, make_policy
 
 if TYPE_CHECKING:
     from ..configuration_mosaic import MosaicConfig
+    from ..configuration_mosaic_v2 import MosaicV2Config
 
 # Tokens of a prompt that are answered before the next eviction.
 CHUNK_SIZE = 16
+# More than any number of pairs.
+NO_PAIR = 2**40
 
 
 class BoundedLayer(AnsweringLayer):
     """The memories of one layer: at most `policy.max_pairs` pairs for each unit, which chooses its own."""
 
-    def __init__(self, number_of_states: int, policy: EvictionPolicy, chunk_size: int):
-        super().__init__(number_of_states)
+    def __init__(self, config: "MosaicConfig | MosaicV2Config", policy: EvictionPolicy, chunk_size: int):
+        super().__init__(config)
         self.policy = policy
         self.chunk_size = chunk_size
 
     def _forget(self) -> None:
         super()._forget()
         self.has_padding = False
-        self.visible: torch.Tensor | None = None
         self.state: torch.Tensor | None = None
 
-    def answer(self, query_BHTD, recall_BT, has_padding):
-        """Answers the queries of the tokens last stored, and evicts what there is no room for.
+    def answer(self, query_BHTD, recall_BT, keep_BT):
+        """Stores pairs, answers the queries of new tokens, and evicts what there is no room for.
 
         Evicts after each `chunk_size` tokens: each of them sees the pairs that stayed after the chunk before
         and the new ones up to its own. Weights are returned if no pair went in between.
         """
-        self.has_padding |= has_padding
-        held = self.keys.shape[2] - self.num_new
-        new_key, new_value = self.keys[:, :, held:], self.values[:, :, held:]
-        self.keys, self.values = self.keys[:, :, :held], self.values[:, :, :held]
+        self.has_padding |= keep_BT is not None
+        new_key, new_value = self.release(keep_BT)
         answers, weights = [], []
-        for start in range(0, self.num_new, self.chunk_size):
+        for start in range(0, new_key.shape[2], self.chunk_size):
             chunk = slice(start, start + self.chunk_size)
-            self._append(new_key[:, :, chunk], new_value[:, :, chunk], recall_BT[:, chunk])
+            self.append(new_key[:, :, chunk], new_value[:, :, chunk], recall_BT[:, chunk])
+            self.state = pad_slots(self.state, self.policy.num_states, new_key[:, :, chunk])
             score_BHTS = score_slots(query_BHTD[:, :, chunk], self.keys, self.visible)
             weights.append(score_BHTS.softmax(-1).masked_fill(~recall_BT[:, None, chunk, None], 0))
             answers.append(weights[-1].to(query_BHTD.dtype) @ self.values)
             with torch.no_grad():
                 self._evict(weights[-1].detach(), recall_BT[:, chunk])
         return torch.cat(answers, 2).transpose(1, 2), weights[0] if len(weights) == 1 else None
-
-    def _append(self, key_BHTD, value_BHTD, recall_BT) -> None:
-        self.keys = torch.cat([self.keys, key_BHTD], 2)
-        self.values = torch.cat([self.values, value_BHTD], 2)
-        self.visible = append_slots(self.visible, recall_BT, key_BHTD)
-        self.state = pad_slots(self.state, self.policy.num_states, key_BHTD)
 
     def _evict(self, weight_BHTS, recall_BT) -> None:
         self.state = self.policy.observe(self.state, weight_BHTS, self.visible, recall_BT)
@@ -78,7 +74,7 @@ class BoundedLayer(AnsweringLayer):
         self.visible = self.visible.gather(2, index_BHS)
 
     def _for_rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        for name in ("keys", "values", "visible", "state"):
+        for name in ("keys", "values", "waiting_keys", "waiting_values", "visible", "state"):
             if getattr(self, name) is not None:
                 setattr(self, name, change(getattr(self, name)))
         for state_idx, state_BC1 in self.conv_states.items():
@@ -102,16 +98,20 @@ class BoundedCache(AnsweringCache):
     there are no more than `max_pairs` pairs, one less than tokens, it gives exactly what an unbounded cache
     gives. Every row of a batch and every unit chooses which pairs it keeps. It cannot be cropped.
 
+    Of the second model, it bounds the long-term memory: its `long_memory_delay - 1` latest pairs, which no
+    query sees yet, wait outside of the bound. The short-term memory has its own. The n of the bandwidth
+    beta(n) counts the pairs that a query finds: those kept.
+
     Args:
-        config (`MosaicConfig`): the model's config.
+        config (`MosaicConfig` or `MosaicV2Config`): the model's config.
         max_pairs (`int`): pairs per unit.
         policy (`str`): which pairs stay, a name of [`POLICIES`].
         chunk_size (`int`): tokens of a prompt between two evictions; meanwhile there are so many pairs more.
             1 evicts as if the tokens came one by one, and takes longer.
 
     Raises:
-        ValueError: for a bound or a chunk below 1, an unknown policy or another model's config; later, for
-            what takes tokens back.
+        ValueError: for a bound or a chunk below 1, an unknown policy, another model's config or one
+            without long-term memory; later, for what takes tokens back.
 
     Example:
 
@@ -123,9 +123,25 @@ class BoundedCache(AnsweringCache):
     """
 
     def __init__(
-        self, config: "MosaicConfig", max_pairs: int, policy: str = "recent", chunk_size: int = CHUNK_SIZE
+        self,
+        config: "MosaicConfig | MosaicV2Config",
+        max_pairs: int,
+        policy: str = "recent",
+        chunk_size: int = CHUNK_SIZE,
     ):
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
             raise ValueError(f"chunk_size must be a whole number of at least 1, not {chunk_size!r}")
         chosen = make_policy(policy, max_pairs)
-        super().__init__(config, lambda: BoundedLayer(config.number_of_conv_states, chosen, chunk_size))
+        super().__init__(config, lambda: BoundedLayer(config, chosen, chunk_size))
+        self.max_pairs, self.chunk_size = max_pairs, chunk_size
+
+    def count_held(self, num_pairs_bT):
+        """All but those that were evicted before the chunk: what was stored by then, less the bound."""
+        time, size = num_pairs_bT.shape[1], self.chunk_size
+        stored_bT = F.pad(
+            num_pairs_bT.masked_fill(num_pairs_bT == 0, NO_PAIR), (0, -time % size), value=NO_PAIR
+        )
+        # A chunk's first token stores the first pair that was not there when pairs were evicted.
+        first_bT = stored_bT.unflatten(-1, (-1, size)).amin(-1).repeat_interleave(size, -1)
+        num_evicted_bT = (first_bT[:, :time] - 1 - self.max_pairs).clamp(min=0)
+        return (num_pairs_bT - num_evicted_bT).clamp(min=0)

@@ -163,11 +163,16 @@ def latest_weights(
     state_BHNS: torch.Tensor, weight_BHTS: torch.Tensor, recall_BT: torch.Tensor
 ) -> torch.Tensor:
     """The weights of the last N queries that ask something, the latest one last."""
-    batch, heads, num_kept, num_slots = state_BHNS.shape
+    num_kept = state_BHNS.shape[2]
     is_query_Bt = F.pad(recall_BT, (num_kept, 0), value=True)
     index_BN = is_query_Bt.byte().argsort(dim=-1, stable=True)[:, -num_kept:]
-    index_BHNS = index_BN[:, None, :, None].expand(-1, heads, -1, num_slots)
-    return torch.cat([state_BHNS, weight_BHTS], 2).gather(2, index_BHNS)
+    return take_steps(torch.cat([state_BHNS, weight_BHTS], 2), index_BN)
+
+
+def take_steps(states_BHTD: torch.Tensor, index_BN: torch.Tensor) -> torch.Tensor:
+    """The states of some steps, `(batch, heads, N, head_dim)`, which differ from row to row."""
+    _, heads, _, head_dim = states_BHTD.shape
+    return states_BHTD.gather(2, index_BN[:, None, :, None].expand(-1, heads, -1, head_dim))
 
 
 POLICIES: dict[str, type[EvictionPolicy]] = {

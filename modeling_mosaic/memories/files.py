@@ -12,16 +12,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..complete_files import replacing
+from .layout import LAYOUTS
+from .window import Window
 
-# The states of `memory_state.py`, in its order.
-STATES = ("contextual_average", "last_key", "last_value", "persistent_average")
 FORMAT, VERSION = "mosaic-memory", "1"
 # The file's name in a repository on the Hub.
 FILENAME = "memory.safetensors"
 _CARD = """\
 # {name}
 
-What a [Memory Mosaic](https://arxiv.org/abs/2405.06394) keeps of what it has read, to be continued by the
+What a [Memory Mosaic](https://arxiv.org/abs/{paper}) keeps of what it has read, to be continued by the
 model that read it: {description}.
 
 ```python
@@ -41,10 +41,15 @@ def save_memory(memory, path: str | os.PathLike) -> None:
     for group in ("states", "beginning"):
         states = getattr(memory, group)
         if states is not None:
-            tensors |= {f"{group}.{name}": state for name, state in zip(STATES, states, strict=True)}
+            tensors |= {
+                f"{group}.{name}": state for name, state in zip(memory.layout.states, states, strict=True)
+            }
+    if memory.layout.window:
+        tensors |= {f"window.{name}": tensor for name, tensor in memory.window._asdict().items()}
     metadata = {
         "format": FORMAT,
         "version": VERSION,
+        "model_type": memory.model_type,
         "fingerprint": memory.fingerprint,
         "sources": json.dumps(memory.sources),
         "beginning_id": json.dumps(memory.beginning_id),
@@ -75,13 +80,21 @@ def load_memory(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _as_arguments(tensors: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:
+    # Files from before there was a second model do not name the first.
+    model_type = metadata.get("model_type", "mosaic")
+    layout = LAYOUTS[model_type]
     has_beginning = any(name.startswith("beginning.") for name in tensors)
+    window = Window.empty(tensors["keys"])
+    if layout.window:
+        window = Window(**{name: tensors[f"window.{name}"] for name in Window._fields})
     return {
         **{name: tensors[name] for name in ("keys", "values", "tokens")},
-        "states": tuple(tensors[f"states.{name}"] for name in STATES),
-        "beginning": tuple(tensors[f"beginning.{name}"] for name in STATES) if has_beginning else None,
+        "window": window,
+        "states": tuple(tensors[f"states.{name}"] for name in layout.states),
+        "beginning": tuple(tensors[f"beginning.{name}"] for name in layout.states) if has_beginning else None,
         "beginning_id": json.loads(metadata["beginning_id"]),
         "sources": tuple(map(str, json.loads(metadata["sources"]))),
+        "model_type": model_type,
         "fingerprint": metadata["fingerprint"],
     }
 
@@ -113,7 +126,9 @@ def push_memory(
     if "/" not in repo_id:
         raise ValueError(f"repo_id must be owner/name, not {repo_id!r}")
     metadata = ModelCardData(base_model=base_model, tags=["memory-mosaics", FORMAT])
-    text = _CARD.format(name=repo_id.split("/")[1], repo_id=repo_id, description=f"`{memory}`")
+    text = _CARD.format(
+        name=repo_id.split("/")[1], repo_id=repo_id, paper=memory.layout.paper, description=f"`{memory}`"
+    )
     card = ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}")
     if dry_run is not None:
         with replacing(dry_run) as folder:

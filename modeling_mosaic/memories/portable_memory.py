@@ -2,49 +2,30 @@
 
 A contextual memory is a set of pairs without positions or order, so that sets of pairs of texts read apart
 can be united. [`read`] makes a memory, [`merge`] unites several, `MosaicMemory.to_cache` hands one to
-`generate()`.
+`generate()`. Of the second model, that is the long-term memory; what its short-term memory holds of the text
+that continues is in `window.py`.
 
-Shapes: L layers, H units a layer, N pairs, D head size, C = H D hidden size, B rows of a batch.
+Shapes: L layers, H units a layer, N pairs, W columns of a window, D head size, C = H D hidden size, B rows of
+a batch.
 """
 
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from itertools import accumulate
 
 import torch
 from transformers import PreTrainedModel
 
-from ..memory_state import CONTEXTUAL_AVERAGE, PERSISTENT_AVERAGE
 from ..model_fingerprint import fingerprint
+from .checks import check_memory
 from .eviction import make_policy
-from .files import STATES, load_memory, push_memory, save_memory
+from .files import load_memory, push_memory, save_memory
+from .layout import LAYOUTS, Layout
 from .memory_cache import MemoryCache
-
-BEGINNING = -1
-SOURCE, NUMBER, START, END, ID = range(5)
-_AVERAGES = (CONTEXTUAL_AVERAGE, PERSISTENT_AVERAGE)
-
-
-class Token(NamedTuple):
-    """A token that a pair holds.
-
-    Attributes:
-        source (`int`): number of its text in `MosaicMemory.sources`; -1 for the token that begins a text.
-        number (`int`): number of the token in the text; -1 if there is no token.
-        start, end (`int`): its characters in the text; -1 where the tokenizer does not tell.
-        id (`int`): its id in the vocabulary.
-    """
-
-    source: int
-    number: int
-    start: int
-    end: int
-    id: int
-
-
-NO_TOKEN = Token(BEGINNING, -1, -1, -1, -1)
+from .tokens import BEGINNING, END, NO_TOKEN, NUMBER, SOURCE, START, Token
+from .window import Window
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,27 +38,32 @@ class MosaicMemory:
     Attributes:
         keys, values (`torch.Tensor` of shape `(layers, units, pairs, head_dim)`): in the order in which they
             were read, which makes no difference to the answers.
-        states (`tuple` of four `torch.Tensor` of shape `(layers, hidden)`): after the last token, see
-            `memory_state.py`.
+        window (`Window`): of the second model, what the short-term memory holds of the text that continues;
+            it also says how old that text's latest pairs are, which the long-term memory shows with a delay.
+        states (`tuple` of `torch.Tensor` of shape `(layers, hidden)`): after the last token, as `layout`
+            names them; averages of the second model have a scale of each unit more.
         beginning (`tuple`, *optional*): states after the token that begins a text, and nothing before it.
         beginning_id (`int`, *optional*): the id of that token.
         tokens (`torch.Tensor` of shape `(pairs + 1, 2, 5)`): the two [`Token`]s of each pair, its own and the
             next one; at the end those of the pair that no token has completed yet.
         sources (`tuple` of `str`): names of the texts that pairs come from.
+        model_type (`str`): kind of the model that read them.
         fingerprint (`str`): of the model that read them, see [`fingerprint`].
     """
 
     keys: torch.Tensor
     values: torch.Tensor
+    window: Window
     states: tuple[torch.Tensor, ...]
     beginning: tuple[torch.Tensor, ...] | None
     beginning_id: int | None
     tokens: torch.Tensor
     sources: tuple[str, ...]
+    model_type: str
     fingerprint: str
 
     def __post_init__(self):
-        _check(self)
+        check_memory(self)
 
     def __len__(self) -> int:
         return self.keys.shape[2]
@@ -91,11 +77,24 @@ class MosaicMemory:
         texts = [f"{name!r}: {(sources_N == number).sum():,}" for number, name in enumerate(self.sources)]
         after = self.tokens[-1, 0, SOURCE].item()
         last = "a new text" if after == BEGINNING else repr(self.sources[after])
+        num_short = int(self.window.is_held().sum())
+        if num_short:
+            last += f" with {num_short:,} pairs in short-term memory"
         return (
             f"MosaicMemory({num_pairs:,} pairs in {num_layers} layers x {num_heads} units of {head_dim}; "
             f"{{{', '.join(texts)}}}; continues {last}; {str(self.keys.dtype).removeprefix('torch.')}, "
             f"{self.keys.device}; model {self.fingerprint})"
         )
+
+    @property
+    def layout(self) -> Layout:
+        """What the states are."""
+        return LAYOUTS[self.model_type]
+
+    def ages(self) -> torch.Tensor:
+        """How many tokens before the next one each pair's token was, `(pairs,)`; very many if it does not
+        matter, since every token to come sees that pair."""
+        return self.window.ages_of_pairs(len(self))
 
     def where(self, pair: int) -> tuple[Token, Token]:
         """Where a pair comes from: the token of its key, and the next one, at which its value peeks."""
@@ -142,14 +141,15 @@ class MosaicMemory:
 
         def move(states):
             return tuple(
-                state.to(device, full if state_idx in _AVERAGES else dtype)
-                for state_idx, state in enumerate(states)
+                state.to(device, full if form.is_average else dtype)
+                for form, state in zip(self.layout.states.values(), states, strict=True)
             )
 
         return replace(
             self,
             keys=self.keys.to(device, dtype),
             values=self.values.to(device, dtype),
+            window=self.window.to(device, dtype),
             states=move(self.states),
             beginning=None if self.beginning is None else move(self.beginning),
             tokens=self.tokens.to(device),
@@ -167,7 +167,7 @@ class MosaicMemory:
 
         A pair holds two tokens: its own, and the next one, at which its value peeks. So the pair that says
         what the first forgotten token was goes too. If the last token that was read is forgotten, so are the
-        states that continue it, and a new text begins (`end_text`).
+        states that continue it, and a new text begins (`end_text`). Pairs go from the short-term memory too.
 
         What lies elsewhere stays: keys and states average over past tokens, and pairs of deeper layers hold
         what the memories below had answered when they were read.
@@ -182,7 +182,8 @@ class MosaicMemory:
             ValueError: if there is no such text, span or pair, or if a new text cannot begin.
         """
         if pairs is not None:
-            return self._select(~self._index(source, span, pairs))
+            chosen_N = self._index(source, span, pairs)
+            return self._select(~chosen_N, ~self.window.are_chosen(chosen_N))
         return self._without(self._are_in(source, span))
 
     def keep(
@@ -196,8 +197,9 @@ class MosaicMemory:
         Arguments and errors as for `forget`.
         """
         if pairs is not None:
-            return self._select(self._index(source, span, pairs))
-        return self._without(~self._are_in(source, span) & (self.tokens[..., NUMBER] >= 0))
+            chosen_N = self._index(source, span, pairs)
+            return self._select(chosen_N, self.window.are_chosen(chosen_N))
+        return self._without(~self._are_in(source, span) & (self.all_tokens()[..., NUMBER] >= 0))
 
     def compress(self, num_pairs: int, policy: str) -> "MosaicMemory":
         """At most so many pairs, which a policy of `eviction.py` chooses.
@@ -205,7 +207,7 @@ class MosaicMemory:
         A memory holds the same pairs in all its units, so that they can be traced and forgotten. Hence each
         unit ranks all pairs by the policy's score, and those with the best mean rank stay. A bounded cache
         (`BoundedCache`) lets each unit keep pairs of its own, and has policies that need weights, which are
-        not stored here.
+        not stored here. A short-term memory stays as it is.
 
         Args:
             num_pairs (`int`): bound on the pairs.
@@ -228,12 +230,15 @@ class MosaicMemory:
         if chooser.num_protected:
             rank_LHN[..., -chooser.num_protected :] = len(self)
         best = rank_LHN.float().mean((0, 1)).argsort(stable=True)[-num_pairs:]
-        return self.keep(pairs=best)
+        kept_N = torch.zeros(len(self), dtype=torch.bool, device=self.keys.device)
+        kept_N[best] = True
+        return self._select(kept_N)
 
     def end_text(self) -> "MosaicMemory":
         """Ends the last text: what comes next is a text of its own, which begins with its usual token.
 
-        The pair that is not complete yet goes, and the states become those after that token alone.
+        The pair that is not complete yet goes, and the states become those after that token alone. So does
+        what a short-term memory holds, and the long-term memory shows all pairs at once.
 
         Raises:
             ValueError: if the model that read this has no such token.
@@ -243,8 +248,13 @@ class MosaicMemory:
                 "a new text cannot begin: the model's config has neither bos_token_id nor eos_token_id"
             )
         begins = self.tokens.new_tensor([[Token(BEGINNING, 0, -1, -1, self.beginning_id), NO_TOKEN]])
-        ended = replace(self, states=self.beginning, tokens=torch.cat([self.tokens[:-1], begins]))
-        return ended._select(slice(None))
+        ended = replace(
+            self,
+            window=Window.empty(self.keys),
+            states=self.beginning,
+            tokens=torch.cat([self.tokens[:-1], begins]),
+        )
+        return ended._only_held_sources()
 
     def rename(self, source: str, name: str) -> "MosaicMemory":
         """The same with another name for a text.
@@ -260,28 +270,35 @@ class MosaicMemory:
             raise ValueError(f"source {source!r} is not in this memory, which holds {list(self.sources)}")
         return self.sources.index(source)
 
+    def all_tokens(self) -> torch.Tensor:
+        """Those of the window's columns in front of those of the pairs, `(columns + pairs + 1, 2, 5)`."""
+        return torch.cat([self.window.tokens, self.tokens])
+
     def _are_in(self, source: str | None, span: tuple[int, int] | None) -> torch.Tensor:
-        """Whether tokens are in a text, or in a part of it, `(pairs + 1, 2)`."""
+        """Which of all tokens are in a text, or in a part of it, `(columns + pairs + 1, 2)`."""
         if source is None and (span is None or len(self.sources) != 1):
             raise ValueError(f"source must name one of the texts {list(self.sources)}")
         number = 0 if source is None else self._number(source)
-        are_in = (self.tokens[..., SOURCE] == number) & (self.tokens[..., NUMBER] >= 0)
+        tokens = self.all_tokens()
+        are_in = (tokens[..., SOURCE] == number) & (tokens[..., NUMBER] >= 0)
         if span is None:
             return are_in
         start, end = span
         if not 0 <= start < end:
             raise ValueError(f"span must be (first character, one behind the last), not {span}")
-        if (self.tokens[are_in][:, END] < 0).any():
+        if (tokens[are_in][:, END] < 0).any():
             raise ValueError(f"span {span}: the tokenizer did not tell where the tokens are")
-        are_in &= (self.tokens[..., START] < end) & (self.tokens[..., END] > start)
+        are_in &= (tokens[..., START] < end) & (tokens[..., END] > start)
         if not are_in.any():
             raise ValueError(f"span {span}: no token of {self.sources[number]!r} lies in it")
         return are_in
 
     def _without(self, are_forgotten: torch.Tensor) -> "MosaicMemory":
-        """Without the pairs that hold one of these tokens, `(pairs + 1, 2)`."""
-        memory = self.end_text() if are_forgotten[-1].any() else self
-        return memory._select(~are_forgotten[:-1].any(1))
+        """Without the pairs that hold one of these tokens, `(columns + pairs + 1, 2)`."""
+        held = ~are_forgotten.any(1)
+        num_columns = len(self.window.pairs)
+        memory = self._select(held[num_columns:-1], held[:num_columns])
+        return memory if held[-1] else memory.end_text()
 
     def _index(self, source, span, pairs) -> torch.Tensor:
         if source is not None or span is not None:
@@ -296,16 +313,30 @@ class MosaicMemory:
             raise ValueError(f"pairs: there is no such pair among {len(self):,}: {error}") from error
         return chosen_N
 
-    def _select(self, kept_N: torch.Tensor | slice) -> "MosaicMemory":
-        """Only these pairs, and only those sources of which something is left."""
-        tokens = torch.cat([self.tokens[:-1][kept_N], self.tokens[-1:]])
-        held = tokens[..., SOURCE].unique().tolist()
+    def _select(self, kept_N: torch.Tensor, held_W: torch.Tensor | None = None) -> "MosaicMemory":
+        """Only these pairs, and only these columns of the window, if they are given."""
+        window = self.window if held_W is None else self.window.emptied(~held_W)
+        selected = replace(
+            self,
+            keys=self.keys[:, :, kept_N],
+            values=self.values[:, :, kept_N],
+            window=window.renumbered(kept_N),
+            tokens=torch.cat([self.tokens[:-1][kept_N], self.tokens[-1:]]),
+        )
+        return selected._only_held_sources()
+
+    def _only_held_sources(self) -> "MosaicMemory":
+        """The same without the names of texts of which nothing is left."""
+        held = self.all_tokens()[..., SOURCE].unique().tolist()
         sources = [name for number, name in enumerate(self.sources) if number in held]
         # The last entry is for -1.
         numbers = [sources.index(name) if name in sources else BEGINNING for name in self.sources]
-        tokens[..., SOURCE] = tokens.new_tensor([*numbers, BEGINNING])[tokens[..., SOURCE].long()]
-        keys, values = self.keys[:, :, kept_N], self.values[:, :, kept_N]
-        return replace(self, keys=keys, values=values, tokens=tokens, sources=tuple(sources))
+        numbers = self.tokens.new_tensor([*numbers, BEGINNING])
+        tokens, window_tokens = self.tokens.clone(), self.window.tokens.clone()
+        for each in (tokens, window_tokens):
+            each[..., SOURCE] = numbers[each[..., SOURCE].long()]
+        window = self.window._replace(tokens=window_tokens)
+        return replace(self, tokens=tokens, window=window, sources=tuple(sources))
 
     # Files.
 
@@ -342,6 +373,10 @@ def merge(memories: Sequence[MosaicMemory]) -> MosaicMemory:
     that share one memory. Pairs of deeper layers depend on what the memories below answered while they were
     read, and the texts were read apart.
 
+    In the second model, these are the pairs of long-term memories. The short-term memory is that of the last
+    text. What others were read last is over, and visible at once; the latest pairs of the last text are not,
+    until they are old enough.
+
     Raises:
         ValueError: if there is none, if other models read them, or if two hold a text of the same name.
     """
@@ -356,48 +391,34 @@ def merge(memories: Sequence[MosaicMemory]) -> MosaicMemory:
             f"source {name!r} is in more than one of the memories; a text that is to count twice needs "
             "two names (rename)"
         )
-    tokens, first = [], 0
     for memory in memories:
         if memory.fingerprint != last.fingerprint:
             raise ValueError(
                 f"memories of different models cannot be merged: {memory.fingerprint}, {last.fingerprint}"
             )
-        tokens.append(memory.tokens.to(last.tokens, copy=True))
-        tokens[-1][..., SOURCE] += first * (tokens[-1][..., SOURCE] != BEGINNING)
-        first += len(memory.sources)
+    firsts = [0, *accumulate(len(memory.sources) for memory in memories)]
+    tokens = [
+        _add_to_sources(memory.tokens.to(last.tokens), first)
+        for memory, first in zip(memories, firsts, strict=False)
+    ]
+    num_before, pairs = sum(len(memory) for memory in memories[:-1]), last.window.pairs
+    window = last.window._replace(
+        tokens=_add_to_sources(last.window.tokens, firsts[-2]),
+        pairs=torch.where(pairs < 0, pairs, pairs + num_before),
+    )
     merged = replace(
         last,
         keys=torch.cat([memory.keys.to(last.keys) for memory in memories], 2),
         values=torch.cat([memory.values.to(last.values) for memory in memories], 2),
+        window=window,
         tokens=torch.cat([*(each[:-1] for each in tokens), tokens[-1][-1:]]),
         sources=tuple(names),
     )
-    return merged._select(slice(None))
+    return merged._only_held_sources()
 
 
-def _check(memory: MosaicMemory) -> None:
-    """Raises a `ValueError` for parts that do not fit together, and for numbers that are not finite."""
-    if memory.keys.ndim != 4 or memory.keys.shape != memory.values.shape:
-        raise ValueError(
-            "keys and values must have shape (layers, units, pairs, head_dim), not "
-            f"{tuple(memory.keys.shape)} and {tuple(memory.values.shape)}"
-        )
-    num_layers, num_heads, num_pairs, head_dim = memory.keys.shape
-    if memory.tokens.shape != (num_pairs + 1, 2, len(Token._fields)):
-        raise ValueError(f"tokens must have shape {(num_pairs + 1, 2, 5)}, not {tuple(memory.tokens.shape)}")
-    sources = memory.tokens[..., SOURCE]
-    if (sources < BEGINNING).any() or (sources >= len(memory.sources)).any():
-        raise ValueError(f"tokens are of texts that are not among the {len(memory.sources)} sources")
-    if len(set(memory.sources)) < len(memory.sources):
-        raise ValueError(f"sources must have different names, not {list(memory.sources)}")
-    if (memory.beginning is None) != (not isinstance(memory.beginning_id, int)):
-        raise ValueError(f"beginning_id must be the id of the token of beginning, not {memory.beginning_id}")
-    tensors = {"keys": memory.keys, "values": memory.values}
-    for group, states in (("states", memory.states), ("beginning", memory.beginning or ())):
-        for name, state in zip(STATES, states, strict=bool(states)):
-            if state.shape != (num_layers, num_heads * head_dim):
-                raise ValueError(f"{group}.{name} must have shape (layers, hidden), not {tuple(state.shape)}")
-            tensors[f"{group}.{name}"] = state
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{name} of this memory are NaN or infinite")
+def _add_to_sources(tokens: torch.Tensor, number: int) -> torch.Tensor:
+    """Tokens whose texts have numbers that are so much larger."""
+    moved = tokens.clone()
+    moved[..., SOURCE] += number * (tokens[..., SOURCE] != BEGINNING)
+    return moved

@@ -1,6 +1,7 @@
 """Reading: from texts to a [`MosaicMemory`].
 
-Shapes: B batch, T new tokens, L layers, H units a layer, N pairs, D head size, C hidden size.
+Shapes: B batch, T new tokens, L layers, H units a layer, N pairs, W columns of a window, D head size, C
+hidden size.
 """
 
 import hashlib
@@ -10,11 +11,14 @@ from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicCache
 
 from ..model_fingerprint import fingerprint
-from .portable_memory import NO_TOKEN, MosaicMemory, Token, merge
+from .layout import find_layout
+from .portable_memory import MosaicMemory, merge
+from .tokens import NO_TOKEN, Token
+from .window import Window
 
 # Tokens at a time, which bounds what a long text needs besides its pairs.
 CHUNK_SIZE = 1024
@@ -57,7 +61,7 @@ def read(
 
     Raises:
         ValueError: for a text without tokens, the same text twice, `after` with several texts or with one
-            that it holds, or a memory of another model.
+            that it holds, a memory of another model, or a model of another kind or without long-term memory.
     """
     if isinstance(texts, str):
         texts = [texts]
@@ -84,6 +88,7 @@ def read_tokens(
     progress: bool = False,
 ) -> MosaicMemory:
     """[`read`] for texts that are token ids already."""
+    find_layout(model.config)
     _check_texts(texts, after, batch_size)
     after = None if after is None else after.to(model)
     beginning_id = _find_beginning(model)
@@ -92,7 +97,8 @@ def read_tokens(
     with _evaluating(model), tqdm(total=num_tokens, unit="token", disable=not progress) as bar:
         beginning = None
         if beginning_id is not None:
-            beginning = _states_of(_run(model, [[beginning_id]], DynamicCache(config=model.config)), 0)
+            begun = _run(model, [[beginning_id]], DynamicCache(config=model.config))
+            beginning = _take_states(begun, 0, model.config)
         common = {"beginning": beginning, "beginning_id": beginning_id, "fingerprint": fingerprint(model)}
         # Texts of similar length go together, so that little is padded.
         order = sorted(range(len(texts)), key=lambda number: len(texts[number].ids))
@@ -101,7 +107,10 @@ def read_tokens(
             cache = DynamicCache(config=model.config) if after is None else after.to_cache()
             _run(model, [texts[number].ids for number in numbers], cache, bar)
             for row, number in enumerate(numbers):
-                memories[number] = _take_row(cache, row, texts[number], after, common)
+                num_padded = len(texts[numbers[-1]].ids) - len(texts[number].ids)
+                memories[number] = _take_row(
+                    cache, row, num_padded, texts[number], after, model.config, common
+                )
     return memories[0] if len(memories) == 1 else merge(memories)
 
 
@@ -162,17 +171,25 @@ def _run(
     return cache
 
 
-def _states_of(cache: Cache, row: int) -> tuple[torch.Tensor, ...]:
-    layers = cache.layers
+def _take_states(cache: Cache, row: int, config: PreTrainedConfig) -> tuple[torch.Tensor, ...]:
     return tuple(
-        torch.stack([layer.conv_states[state_idx][row, :, -1] for layer in layers])
-        for state_idx in range(len(layers[0].conv_states))
+        torch.stack([layer.conv_states[state.number][row, :, -1] for layer in cache.layers])
+        for state in find_layout(config).states.values()
     )
 
 
-def _take_row(cache: Cache, row: int, text: TokenisedText, after: MosaicMemory | None, common: dict):
+def _take_row(
+    cache: Cache,
+    row: int,
+    num_padded: int,
+    text: TokenisedText,
+    after: MosaicMemory | None,
+    config: PreTrainedConfig,
+    common: dict,
+) -> MosaicMemory:
     """The memory of one row: all slots but the dummy one and those of padding."""
-    end = len(text.ids) + (0 if after is None else len(after) + 1)
+    num_before = 0 if after is None else len(after)
+    end = len(text.ids) + (0 if after is None else num_before + 1)
     keys, values = (
         torch.stack([getattr(layer, name)[row, :, 1:end] for layer in cache.layers])
         for name in ("keys", "values")
@@ -183,14 +200,35 @@ def _take_row(cache: Cache, row: int, text: TokenisedText, after: MosaicMemory |
     if after is not None:
         own = torch.cat([after.tokens[:, 0].cpu(), own])
     following = tokens[1:] if after is None else torch.cat([after.tokens[:-1, 1].cpu(), tokens])
+    tokens = torch.stack([own, following], 1).to(keys.device)
+    window = Window.empty(keys) if after is None else after.window
+    new_pairs = torch.arange(num_before, keys.shape[2], dtype=torch.int32, device=keys.device)
+    window = window._replace(
+        tokens=torch.cat([window.tokens, tokens[num_before:-1]]), pairs=torch.cat([window.pairs, new_pairs])
+    )
     return MosaicMemory(
         keys=keys,
         values=values,
-        states=_states_of(cache, row),
-        tokens=torch.stack([own, following], 1).to(keys.device),
+        window=_take_window(cache, row, num_padded, window, config),
+        states=_take_states(cache, row, config),
+        tokens=tokens,
         sources=(*sources, text.name),
+        model_type=config.model_type,
         **common,
     )
+
+
+def _take_window(cache: Cache, row: int, num_padded: int, window: Window, config: PreTrainedConfig) -> Window:
+    """The latest columns of a window, as the cache holds them of a row; `window` has the tokens of all."""
+    num_columns = min(len(window.pairs), config.stored_window)
+    layout, latest = find_layout(config), slice(len(window.pairs) - num_columns, None)
+    window = window._replace(tokens=window.tokens[latest], pairs=window.pairs[latest])
+    for name, state_idx in zip(("keys", "values"), layout.window, strict=False):
+        states_LCW = torch.stack([layer.conv_states[state_idx][row] for layer in cache.layers])
+        end = states_LCW.shape[-1] - num_padded
+        states_LHWD = states_LCW[..., end - num_columns : end].unflatten(1, (config.num_attention_heads, -1))
+        window = window._replace(**{name: states_LHWD.transpose(2, 3)})
+    return window
 
 
 def _list_tokens(text: TokenisedText, source: int) -> torch.Tensor:

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .answering_cache import AnsweringCache, AnsweringLayer, append_slots, score_slots
+from .answering_cache import AnsweringCache, AnsweringLayer, score_slots
+from .eviction import take_steps
 
 if TYPE_CHECKING:
     from ..configuration_mosaic import MosaicConfig
+    from ..configuration_mosaic_v2 import MosaicV2Config
 
 # Pairs that go to the archive together, once there are twice as many in front of it.
 BLOCK_SIZE = 512
 # A unit's clusters are made anew when it holds so many times the pairs of which they were made.
 REGROWTH = 4
-# Recent keys that try out as queries how well a unit's archive answers.
+# Recent queries that try out how well a unit's archive answers.
 NUM_TRIALS = 64
 # How an archive can answer: from means of clusters, with the nearest pairs exact as well, from all pairs;
 # and, for reference, from exactly the nearest pairs and no others.
@@ -230,26 +232,29 @@ class PairArchive:
 class SearchedLayer(AnsweringLayer):
     """The memories of one layer: recent pairs, which are read exactly, and archives of all others."""
 
-    def __init__(self, number_of_states: int, options: dict):
-        super().__init__(number_of_states)
+    def __init__(self, config: "MosaicConfig | MosaicV2Config", options: dict):
+        super().__init__(config)
         self.options = options
 
     def _forget(self) -> None:
         super()._forget()
-        self.visible: torch.Tensor | None = None
         self.archives: list[list[PairArchive]] = []
+        # The latest queries of each row, and which of them ask something.
+        self.queries: torch.Tensor | None = None
+        self.asks: torch.Tensor | None = None
 
     def update(self, key_states, value_states, *args, **kwargs):
-        """Stores new pairs among the recent ones."""
+        """Takes the pairs that new tokens complete."""
         if not self.archives:
             batch, heads = key_states.shape[:2]
             self.archives = [[PairArchive(**self.options) for _ in range(heads)] for _ in range(batch)]
+            self.queries, self.asks = key_states[:, :, :0], key_states.new_zeros((batch, 0), dtype=torch.bool)
         return super().update(key_states, value_states)
 
     @torch.no_grad()
-    def answer(self, query_BHTD, recall_BT, has_padding):
+    def answer(self, query_BHTD, recall_BT, keep_BT):
         """Joins the recent pairs, exactly, and the answers of the archives; returns no weights."""
-        self.visible = append_slots(self.visible, recall_BT, query_BHTD)
+        self._store(query_BHTD, recall_BT, keep_BT)
         score_BHTS = score_slots(query_BHTD, self.keys, self.visible)
         log_mass_BHT1 = torch.full_like(score_BHTS[..., :1], -torch.inf)
         mean_BHTD = torch.zeros_like(query_BHTD, dtype=score_BHTS.dtype)
@@ -265,6 +270,14 @@ class SearchedLayer(AnsweringLayer):
         self._archive()
         return recalled.transpose(1, 2), None
 
+    def _store(self, query_BHTD, recall_BT, keep_BT) -> None:
+        """Stores pairs among the recent ones, and keeps the latest queries."""
+        self.append(*self.release(keep_BT), recall_BT)
+        queries_BHtD = torch.cat([self.queries, query_BHTD], 2)
+        asks_Bt = torch.cat([self.asks, recall_BT], 1)
+        latest_BN = asks_Bt.byte().argsort(dim=-1, stable=True)[:, -min(NUM_TRIALS, BLOCK_SIZE) :]
+        self.queries, self.asks = take_steps(queries_BHtD, latest_BN), asks_Bt.gather(1, latest_BN)
+
     def _archive(self) -> None:
         """Moves what came first to the archives, and leaves a block in front of them."""
         surplus = self.keys.shape[2] - 1 - BLOCK_SIZE
@@ -273,21 +286,21 @@ class SearchedLayer(AnsweringLayer):
         moved = slice(1, 1 + surplus)
         for row, units in enumerate(self.archives):
             is_pair_S = self.visible[row, 0, moved]
-            trial_S = self.visible[row, 0, 1 + surplus :].nonzero()[-NUM_TRIALS:, 0] + 1 + surplus
+            is_trial_N = self.asks[row]
             for head, archive in enumerate(units):
                 states = (
                     _for_index(states[row, head, moved][is_pair_S]) for states in (self.keys, self.values)
                 )
-                archive.add(*states, _for_index(self.keys[row, head, trial_S]))
+                archive.add(*states, _for_index(self.queries[row, head, is_trial_N]))
         # Slot 0, the dummy, stays.
         self.keys, self.values, self.visible = (
             torch.cat([states[:, :, :1], states[:, :, 1 + surplus :]], 2)
             for states in (self.keys, self.values, self.visible)
         )
 
-    def store_only(self, recall_BT: torch.Tensor) -> None:
-        """Does without answers to the queries of the tokens last stored, to fill a memory fast."""
-        self.visible = append_slots(self.visible, recall_BT, self.keys[:, :, -self.num_new :])
+    def store_only(self, query_BHTD: torch.Tensor, recall_BT: torch.Tensor) -> None:
+        """Does without answers to the queries of new tokens, none of them padding, to fill a memory fast."""
+        self._store(query_BHTD, recall_BT, None)
         self._archive()
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
@@ -304,8 +317,10 @@ class SearchedCache(AnsweringCache):
     good enough on trial: from means of clusters alone, as flat units can; with the nearest pairs exact; or
     exactly. It can neither be cropped nor serve beams, and has no gradients.
 
+    Of the second model, it searches the long-term memory; the short-term memory is read as usual.
+
     Args:
-        config (`MosaicConfig`): the model's config.
+        config (`MosaicConfig` or `MosaicV2Config`): the model's config.
         num_nearest (`int`): pairs a unit reads exactly.
         num_probes (`int`): clusters that it searches for them, of `2 sqrt(pairs)`.
         min_pairs (`int`): shorter archives are read as a whole.
@@ -313,8 +328,8 @@ class SearchedCache(AnsweringCache):
             reads everything exactly.
 
     Raises:
-        ValueError: for a number below 1, a negative tolerance or another model's config; later, for beams and
-            for what takes tokens back.
+        ValueError: for a number below 1, a negative tolerance, another model's config or one without
+            long-term memory; later, for beams and for what takes tokens back.
         ImportError: without faiss.
 
     Example:
@@ -328,7 +343,7 @@ class SearchedCache(AnsweringCache):
 
     def __init__(
         self,
-        config: "MosaicConfig",
+        config: "MosaicConfig | MosaicV2Config",
         num_nearest: int = 128,
         num_probes: int = 16,
         min_pairs: int = 4096,
@@ -342,7 +357,7 @@ class SearchedCache(AnsweringCache):
             raise ValueError(f"tolerance must be at least 0, not {tolerance!r}")
         import_faiss()
         options["tolerance"] = tolerance
-        super().__init__(config, lambda: SearchedLayer(config.number_of_conv_states, options))
+        super().__init__(config, lambda: SearchedLayer(config, options))
 
 
 def _for_index(states: torch.Tensor) -> torch.Tensor:

@@ -84,6 +84,19 @@ def test_a_forward_split_anywhere(cuts, is_static, has_long_memory, short_memory
         assert layer.keys[0, :, 0].numel() == (32 if has_long_memory else 1)
 
 
+@pytest.mark.parametrize("cut", [5, 12, 20])
+def test_long_chunks_behind_padding(model, random_tokens, cut):
+    """Blocks of queries find the pairs that padding has moved away from them."""
+    tokens, mask = random_tokens(2, 40), torch.ones(2, 40, dtype=torch.long)
+    mask[0, 6:9] = mask[1, :4] = 0
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        expected = model(tokens, attention_mask=mask, use_cache=False).logits
+        parts = [model(tokens[:, :cut], attention_mask=mask[:, :cut], cache=cache).logits]
+        parts.append(model(tokens[:, cut:], attention_mask=mask, cache=cache).logits)
+    torch.testing.assert_close(torch.cat(parts, 1)[mask == 1], expected[mask == 1], rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("padding", ["none", "left", "between"])
 def test_crop(model, prompt, batch, random_tokens, padding):
     """What was read and taken back leaves no trace."""

@@ -63,10 +63,10 @@ def _summarise(values_WN: np.ndarray, number: int) -> dict[str, float]:
 
 
 def check_mosaic(name: str, model: PreTrainedModel) -> None:
-    """Refuses models without memories.
+    """Refuses models without memories, and those of the second kind: tables go by the number of layers.
 
     Raises:
         InputError: that names the model.
     """
     if model.config.model_type != "mosaic":
-        raise InputError(f"model {name}: it is a {model.config.model_type}; only a mosaic's memories merge")
+        raise InputError(f"model {name}: it is a {model.config.model_type}; this merges a mosaic's")

@@ -33,8 +33,8 @@ def fill(model: PreTrainedModel, cache: SearchedCache, ids_T: np.ndarray) -> Non
     for part in ids[:, :-BLOCK_SIZE].split(CHUNK, 1):
         embeds = model.base_model.embed_tokens(part)
         masks = create_memory_masks(model.config, embeds, None, cache)
-        block.contextual_memory.store(block.contextual_norm(embeds), masks, cache)
-        cache.layers[0].store_only(masks["recall"])
+        query_BHTD, *_ = block.contextual_memory.store(block.contextual_norm(embeds), masks, cache)
+        cache.layers[0].store_only(query_BHTD, masks["recall"])
     model(ids[:, -BLOCK_SIZE:], use_cache=True, **{CACHE_NAME: cache})
 
 

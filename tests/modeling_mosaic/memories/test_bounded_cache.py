@@ -7,13 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import DynamicCache
+from transformers import DynamicCache, GPT2Config
 
+from list_mosaic import LISTS, ListMemory
 from modeling_mosaic import BoundedCache, MosaicV2Config
 from modeling_mosaic.compatibility import CACHE_NAME
-from modeling_mosaic.memories.bounded_cache import BoundedLayer
-from modeling_mosaic.memories.eviction import POLICIES, make_policy
+from modeling_mosaic.memories.eviction import POLICIES
 from mosaic_lab.benchmark.operations import count_operations
+
+# The second model's memories do the same with pairs that come later.
+CASES = [*(("mosaic", policy) for policy in POLICIES), ("mosaic_v2", "lru"), ("mosaic_v2", "snapkv")]
 
 
 class ListedPair:
@@ -27,25 +30,30 @@ class ListedPair:
 class ListedLayer:
     """The memories of a layer for one row, as lists of pairs: the policies as they are defined."""
 
-    def __init__(self, num_heads, policy, max_pairs, chunk_size):
+    def __init__(self, num_heads, policy, max_pairs, chunk_size, delay):
         self.pairs_H = [[] for _ in range(num_heads)]
-        self.policy, self.max_pairs, self.chunk_size = policy, max_pairs, chunk_size
-        self.time, self.queries = 0, []
+        self.policy, self.max_pairs, self.chunk_size, self.delay = policy, max_pairs, chunk_size, delay
+        self.time, self.queries, self.slots, self.num_seen = 0, [], [], []
 
-    def read(self, query_HTD, key_HTD, value_HTD, holds_T):
+    def read(self, query_HTD, key_HTD, value_HTD, keep_T):
         """Answers `(time, heads, head_dim)`; eviction comes after each chunk."""
         answers = []
-        for step in range(len(holds_T)):
-            answers.append(self.step(query_HTD[:, step], key_HTD[:, step], value_HTD[:, step], holds_T[step]))
-            if (step + 1) % self.chunk_size == 0 or step + 1 == len(holds_T):
+        for step in range(len(keep_T)):
+            answers.append(self.step(query_HTD[:, step], key_HTD[:, step], value_HTD[:, step], keep_T[step]))
+            self.num_seen.append(len(self.pairs_H[0]) if answers[-1].any() else 0)
+            if (step + 1) % self.chunk_size == 0 or step + 1 == len(keep_T):
                 scores_H = [self.score(head) for head in range(len(self.pairs_H))]
                 self.pairs_H = [self.keep(*both) for both in zip(self.pairs_H, scores_H, strict=True)]
         return torch.stack(answers)
 
-    def step(self, query_HD, key_HD, value_HD, holds):
+    def step(self, query_HD, key_HD, value_HD, is_token):
         self.time += 1
-        if not holds:
+        if is_token:
+            self.slots.append((key_HD, value_HD))
+        # The first token completes no pair.
+        if not is_token or len(self.slots) <= self.delay:
             return torch.zeros_like(query_HD)
+        key_HD, value_HD = self.slots[-self.delay]
         self.queries.append(self.time)
         answers = []
         for pairs, query, key, value in zip(self.pairs_H, query_HD, key_HD, value_HD, strict=True):
@@ -105,46 +113,52 @@ def texts(draw):
         splits=splits,
         max_pairs=draw(st.integers(1, 12)),
         chunk_size=draw(st.sampled_from([1, 3, 7, 100])),
+        delay=draw(st.sampled_from([1, 1, 2, 5])),
         seed=draw(st.integers(0, 1000)),
     )
 
 
-def read_in_parts(layer, query, key, value, recall_BT, splits, is_padded):
-    answers, start = [], 0
-    while start < recall_BT.shape[1]:
-        part = slice(start, start + splits[len(answers) % len(splits)])
-        layer.update(key[:, :, part], value[:, :, part])
-        answers.append(layer.answer(query[:, :, part], recall_BT[:, part], is_padded)[0])
-        start = part.stop
-    return torch.cat(answers, 1)
+def split(time, splits):
+    """The parts in which `time` tokens are read."""
+    parts = []
+    while not parts or parts[-1].stop < time:
+        start = parts[-1].stop if parts else 0
+        parts.append(slice(start, start + splits[len(parts) % len(splits)]))
+    return parts
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=texts())
 def test_equals_lists_of_pairs(policy, text):
-    """Every policy, whatever is padded and however the text is split, keeps and answers as lists do."""
-    keep_BT, chunk_size = text["keep_BT"], text["chunk_size"]
+    """Every policy, whatever is padded and however the text is split, keeps and answers as lists do.
+
+    The first model's pairs are seen at once; those of long-term memories wait.
+    """
+    keep_BT, chunk_size, delay = text["keep_BT"], text["chunk_size"], text["delay"]
     # Two keys are equally far from their mean.
     max_pairs = text["max_pairs"] + policy.startswith("keydiff")
-    recall_BT = keep_BT & (keep_BT.cumsum(-1) > 1)
     batch, time = keep_BT.shape
+    num_pairs_BT = ((keep_BT.cumsum(-1) - delay) * keep_BT).clamp(min=0)
     generator = torch.Generator().manual_seed(text["seed"])
     query, key, value = torch.randn(3, batch, 2, time, 4, generator=generator, dtype=torch.float64)
-    layer = BoundedLayer(4, make_policy(policy, max_pairs), chunk_size)
-    is_padded = not bool(keep_BT.all())
-    answers_BTHD = read_in_parts(layer, query, key, value, recall_BT, text["splits"], is_padded)
+    cache = BoundedCache(
+        MosaicV2Config(num_hidden_layers=1, long_memory_delay=delay), max_pairs, policy, chunk_size
+    )
+    (layer,), answers, num_seen = cache.layers, [], []
+    for part in split(time, text["splits"]):
+        layer.update(key[:, :, part], value[:, :, part])
+        keep_Bt = None if keep_BT.all() else keep_BT[:, part]
+        answers.append(cache.answer(query[:, :, part], num_pairs_BT[:, part] > 0, keep_Bt, 0)[0])
+        num_seen.append(cache.count_held(num_pairs_BT[:, part]))
     assert layer.get_seq_length() == time and layer.keys.shape[2] <= 1 + max_pairs
     for row in range(batch):
-        listed, start, expected = ListedLayer(2, policy, max_pairs, chunk_size), 0, []
-        for part in range(time):
-            stop = start + text["splits"][part % len(text["splits"])]
-            states = (states[row, :, start:stop] for states in (query, key, value))
-            expected.append(listed.read(*states, recall_BT[row, start:stop]))
-            start = stop
-            if start >= time:
-                break
-        torch.testing.assert_close(answers_BTHD[row], torch.cat(expected), rtol=1e-9, atol=1e-12)
+        listed, expected = ListedLayer(2, policy, max_pairs, chunk_size, delay), []
+        for part in split(time, text["splits"]):
+            states = (states[row, :, part] for states in (query, key, value))
+            expected.append(listed.read(*states, keep_BT[row, part]))
+        torch.testing.assert_close(torch.cat(answers, 1)[row], torch.cat(expected), rtol=1e-9, atol=1e-12)
+        assert torch.cat(num_seen, 1)[row].tolist() == listed.num_seen
         for head, pairs in enumerate(listed.pairs_H):
             kept = layer.keys[row, head][layer.visible[row, head]]
             assert kept.tolist() == [pair.key.tolist() for pair in pairs]
@@ -174,7 +188,7 @@ def read(model, tokens, mask, cache, parts):
     return torch.cat(logits, 1)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("kind", "policy"), CASES)
 def test_rows_are_what_they_are_alone(model, batch, policy):
     """Evicting token by token, neither the split into chunks nor padding nor the batch changes a logit."""
     tokens, mask = batch
@@ -188,7 +202,7 @@ def test_rows_are_what_they_are_alone(model, batch, policy):
         torch.testing.assert_close(logits[row, keep], alone[0], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("kind", "policy"), CASES)
 def test_a_bound_that_is_not_reached_changes_nothing(model, batch, policy):
     tokens, mask = batch
     for some_mask in (None, mask):
@@ -200,7 +214,24 @@ def test_a_bound_that_is_not_reached_changes_nothing(model, batch, policy):
     torch.testing.assert_close(logits[:, :39], unbounded[:, :39], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+def test_recent_pairs_are_those_of_a_window(kind, model, random_tokens):
+    """Of all layers, token by token from the equations; n is the number of pairs that a query finds."""
+    model_lists, bound = LISTS[kind], 6
+    # What stayed before, and one new pair.
+    largest_age = bound + model.config.stored_delay
+
+    class Window(model_lists):
+        def sees(self, name, pair):
+            is_short = name == "contextual_memory.short_memory"
+            return super().sees(name, pair) and (is_short or pair.age <= largest_age)
+
+    tokens = random_tokens(1, 25)
+    logits = read(model, tokens, None, BoundedCache(model.config, bound, chunk_size=1), 10)
+    expected = Window(model).logits(ListMemory(), tokens[0].tolist())
+    torch.testing.assert_close(logits[0], expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("kind", "policy"), CASES)
 def test_memory_and_work_are_constant(model, random_tokens, policy):
     """However long the text, the cache holds as much, and a token takes as many operations."""
     cache = BoundedCache(model.config, 10, policy)
@@ -215,7 +246,7 @@ def test_memory_and_work_are_constant(model, random_tokens, policy):
     assert cache.layers[0].keys.shape[2] == 11 and cache.get_seq_length() == 168
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("kind", "policy"), CASES)
 def test_rows_follow_beams(model, batch, random_tokens, policy):
     """Rows that are reordered, repeated or selected continue as they would have."""
     tokens, mask = batch
@@ -254,15 +285,17 @@ def test_generate(model, batch, options):
 
 def test_generate_goes_on_with_a_full_memory(model, batch):
     """Prompts in chunks, and a second call that continues, with memories that are full all the time."""
-    tokens, _ = batch
-    cache = BoundedCache(model.config, 5, chunk_size=1)
+    tokens, mask = batch
+    cache, whole = (BoundedCache(model.config, 5, chunk_size=1) for _ in range(2))
     options = dict(do_sample=False, max_new_tokens=10)
-    first = model.generate(tokens, prefill_chunk_size=8, **{CACHE_NAME: cache}, **options)
-    second = model.generate(first, **{CACHE_NAME: cache}, **options)
-    whole = BoundedCache(model.config, 5, chunk_size=1)
-    assert torch.equal(
-        second, model.generate(tokens, **{CACHE_NAME: whole}, do_sample=False, max_new_tokens=20)
+    longer = torch.nn.functional.pad(mask, (0, 10), value=1)
+    first = model.generate(
+        tokens, attention_mask=mask, prefill_chunk_size=8, **{CACHE_NAME: cache}, **options
     )
+    second = model.generate(first, attention_mask=longer, **{CACHE_NAME: cache}, **options)
+    options["max_new_tokens"] = 20
+    expected = model.generate(tokens, attention_mask=mask, **{CACHE_NAME: whole}, **options)
+    assert torch.equal(second, expected)
     assert cache.get_seq_length() == 59 and cache.layers[0].keys.shape[2] == 6
 
 
@@ -280,12 +313,16 @@ def test_half_precision_and_gradients(make_model, random_tokens):
     assert (logits - exact).abs().mean() < 1.5 * (unbounded - exact).abs().mean()
 
 
-def test_weights_are_returned_until_pairs_go(make_model, random_tokens):
+def test_weights_are_returned_until_pairs_go(kind, make_model, random_tokens):
     model, tokens = make_model(implementation="eager"), random_tokens(1, 12)
     cache = BoundedCache(model.config, 20)
     with torch.no_grad():
         outputs = model(tokens, output_attentions=True, **{CACHE_NAME: cache})
         expected = model(tokens, output_attentions=True).attentions
+    if kind == "mosaic_v2":
+        # Short-term memories have theirs in other places.
+        assert not outputs.attentions
+        return
     for weights, theirs in zip(outputs.attentions, expected, strict=True):
         # Theirs are pairs, without the dummy slot in front.
         torch.testing.assert_close(weights[..., 1:], theirs[..., :-1])
@@ -307,8 +344,12 @@ def test_refuses_other_bounds(make_config, max_pairs):
 
 def test_refuses_what_it_cannot_do(model, batch):
     tokens, mask = batch
-    with pytest.raises(ValueError, match="BoundedCache needs a Memory Mosaic's config, not mosaic_v2's"):
-        BoundedCache(MosaicV2Config(), 4)
+    with pytest.raises(ValueError, match="config must be a Memory Mosaic's, not gpt2's"):
+        BoundedCache(GPT2Config(), 4)
+    with pytest.raises(
+        ValueError, match="use_long_memory is False: .* nothing to keep, to bound or to search"
+    ):
+        BoundedCache(MosaicV2Config(use_long_memory=False), 4)
     with pytest.raises(ValueError, match="policy must be one of recent, .*not 'oldest'"):
         BoundedCache(model.config, 4, "oldest")
     with pytest.raises(ValueError, match="chunk_size must be a whole number of at least 1, not 0"):

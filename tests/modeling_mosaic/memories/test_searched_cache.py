@@ -137,9 +137,17 @@ def read(model, tokens, mask, cache, parts):
     return torch.cat(logits, 1)
 
 
-@pytest.mark.parametrize("parts", [1, 13, 90])
+EXACTLY = {"tolerance": 0.0}
+SEARCHED = {"tolerance": 1e-4, "num_nearest": 100, "num_probes": 100}
+
+
 @pytest.mark.parametrize(
-    "options", [{"tolerance": 0.0}, {"tolerance": 1e-4, "num_nearest": 100, "num_probes": 100}]
+    ("kind", "parts", "options"),
+    [
+        *(("mosaic", parts, options) for parts in (1, 13, 90) for options in (EXACTLY, SEARCHED)),
+        ("mosaic_v2", 1, EXACTLY),
+        ("mosaic_v2", 13, SEARCHED),
+    ],
 )
 def test_equals_the_dynamic_cache(make_model, random_tokens, parts, options):
     """Read exactly, or searched for all pairs, memories give plain logits: padded, in whatever parts."""

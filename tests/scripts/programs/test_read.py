@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from modeling_mosaic import MosaicMemory
+from modeling_mosaic import MosaicMemory, MosaicV2Config, MosaicV2ForCausalLM
 from modeling_mosaic import read as read_texts
 from mosaic_lab.memories import reading
 from mosaic_lab.programs import generate, read
@@ -42,18 +42,43 @@ def save_changed(trained, change, folder):
 
 
 @pytest.fixture
-def expected(trained):
+def second_model(trained, tmp_path):
+    """The folder of a model of the second kind, with the same tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    config = MosaicV2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        short_memory_size=8,
+        long_memory_delay=4,
+        long_memory_delay_range=(4, 4),
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    MosaicV2ForCausalLM(config).save_pretrained(tmp_path / "second")
+    tokenizer.save_pretrained(tmp_path / "second")
+    return tmp_path / "second"
+
+
+def read_at_once(folder):
     """What reading all texts at once gives."""
-    model = AutoModelForCausalLM.from_pretrained(trained)
+    model = AutoModelForCausalLM.from_pretrained(folder)
     names = ["tom.txt", "anna.md", "more.jsonl:0", "more.jsonl:1"]
     texts = dict(zip(names, [*STORIES[:2], *STORIES[1:]], strict=True))
-    return read_texts(model, AutoTokenizer.from_pretrained(trained), texts)
+    return read_texts(model, AutoTokenizer.from_pretrained(folder), texts)
+
+
+@pytest.fixture
+def expected(trained):
+    return read_at_once(trained)
 
 
 def assert_equal(memory, expected):
     assert memory.sources == expected.sources and torch.equal(memory.tokens, expected.tokens)
     for name in ("keys", "values"):
         torch.testing.assert_close(getattr(memory, name), getattr(expected, name), rtol=0, atol=1e-5)
+    for found, state in zip(memory.window, expected.window, strict=True):
+        torch.testing.assert_close(found, state, rtol=0, atol=1e-5)
     for found, state in zip(memory.states, expected.states, strict=True):
         torch.testing.assert_close(found, state, rtol=0, atol=1e-4)
 
@@ -62,14 +87,17 @@ def run(trained, files, *options):
     read.main([str(trained), *files, "--output", "all.safetensors", "--device", "cpu", *options])
 
 
-def test_files_become_one_memory_that_generate_continues(trained, files, expected, capsys):
-    run(trained, files, "--batch_size", "3")
+@pytest.mark.parametrize("reader", ["trained", "second_model"])
+def test_files_become_one_memory_that_generate_continues(request, reader, files, capsys):
+    folder = request.getfixturevalue(reader)
+    before = set(os.listdir())
+    run(folder, files, "--batch_size", "3")
     memory = MosaicMemory.load("all.safetensors")
-    assert_equal(memory, expected)
+    assert_equal(memory, read_at_once(folder))
     assert repr(memory) in capsys.readouterr().out
-    assert sorted(os.listdir()) == ["all.safetensors", *sorted(files)]
+    assert set(os.listdir()) == before | {"all.safetensors"}
     # What it says depends on all that it has read.
-    lively = save_changed(trained, torch.randn_like, "lively")
+    lively = save_changed(folder, torch.randn_like, "lively")
     read.main([lively, *files, "--output", "lively.safetensors", "--device", "cpu"])
     for options in ([], ["--num_beams", "2"], ["--num_return_sequences", "2"]):
         argv = [lively, " The dog", "--max_new_tokens", "12", "--device", "cpu", *options]
@@ -114,7 +142,7 @@ def test_processes_share_the_files(trained, files, expected):
     assert done.stdout.count("in all.safetensors") == 1
 
 
-def test_wrong_input_is_named(trained, files, tmp_path, read_error):
+def test_wrong_input_is_named(trained, second_model, files, tmp_path, read_error):
     output = ("--output", "all.safetensors")
     assert "none.txt: cannot be read" in read_error(read.main, trained, "none.txt", *output)
     assert "tom.txt is named twice" in read_error(read.main, trained, "tom.txt", "tom.txt", *output)
@@ -131,3 +159,9 @@ def test_wrong_input_is_named(trained, files, tmp_path, read_error):
     other = save_changed(trained, lambda matrix: 1.01 * matrix, tmp_path / "other")
     error = read_error(generate.main, other, "A", "--memory", "all.safetensors")
     assert "this memory was read by another model" in error
+    short = AutoModelForCausalLM.from_pretrained(second_model, use_long_memory=False)
+    short.save_pretrained(second_model)
+    assert "use_long_memory is False" in read_error(
+        read.main, second_model, "tom.txt", "--output", "short.safetensors", "--device", "cpu"
+    )
+    assert not Path("short.safetensors").exists()

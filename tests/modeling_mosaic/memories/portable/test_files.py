@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hub_server import READER, WRITER, run_hub
+from memory_texts import list_tensors
 from modeling_mosaic import MosaicMemory
 
 
@@ -18,10 +19,9 @@ def test_files_come_back_as_they_were(take, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["memory.safetensors"]
     back = MosaicMemory.load(tmp_path / "memory.safetensors")
     assert repr(back) == repr(part)
-    for name in ("keys", "values", "tokens", "sources", "beginning_id"):
-        found, expected = getattr(back, name), getattr(part, name)
-        assert torch.equal(found, expected) if torch.is_tensor(found) else found == expected
-    for found, expected in zip((*back.states, *back.beginning), (*part.states, *part.beginning), strict=True):
+    for name in ("sources", "beginning_id", "model_type"):
+        assert getattr(back, name) == getattr(part, name)
+    for found, expected in zip(list_tensors(back), list_tensors(part), strict=True):
         assert torch.equal(found, expected) and found.dtype == expected.dtype
 
 
@@ -42,10 +42,18 @@ def test_damaged_files_are_refused(take, tmp_path):
         ("version", "2"): "a memory of version 2; this release reads version 1",
         ("format", "x"): "no memory of a mosaic",
         ("sources", "[1"): "damaged",
+        ("model_type", "llama"): "damaged, or no memory: 'llama'",
         ("sources", '["text 0"]'): "not among the 1 sources",
     }.items():
         save_file(tensors, path, metadata | dict([changes]))
         with pytest.raises(ValueError, match=message):
+            MosaicMemory.load(path)
+    # As files were before there was a second model.
+    save_file(tensors, path, {name: value for name, value in metadata.items() if name != "model_type"})
+    if memory.model_type == "mosaic":
+        assert repr(MosaicMemory.load(path)) == repr(memory)
+    else:
+        with pytest.raises(ValueError, match="damaged, or no memory: .*contextual_average"):
             MosaicMemory.load(path)
     for name, tensor in {"keys": tensors["keys"] * float("nan"), "tokens": tensors["tokens"][1:]}.items():
         save_file(tensors | {name: tensor.contiguous()}, path, metadata)

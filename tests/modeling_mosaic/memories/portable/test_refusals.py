@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from memory_texts import continue_after
 from modeling_mosaic import MosaicMemory, merge, read_tokens
@@ -46,10 +47,18 @@ REFUSED = {
     "NaN": (lambda m, memory: replace(memory, keys=memory.keys / 0), "keys of this memory are NaN"),
     "infinite state": (
         lambda m, memory: replace(memory, states=tuple(state / 0 for state in memory.states)),
-        "states.contextual_average of this memory are NaN or infinite",
+        r"states\.\w+_average of this memory are NaN or infinite",
     ),
+    "other window": (
+        lambda m, memory: replace(memory, window=memory.window._replace(pairs=memory.window.pairs + 9)),
+        "window.pairs must be numbers of the 7 pairs",
+    ),
+    "other model": (lambda m, memory: replace(memory, model_type="llama"), "mosaic, mosaic_v2, not 'llama'"),
     "no beginning": (lambda m, memory: replace(memory, beginning_id=None), "beginning_id must be"),
-    "other shape": (lambda m, memory: replace(memory, values=memory.values[:1]), "keys and values must have"),
+    "other shape": (
+        lambda m, memory: replace(memory, values=memory.values[:1]),
+        r"values must have shape \(2, 4, 7, 8\), not \(1, 4, 7, 8\)",
+    ),
 }
 
 
@@ -57,8 +66,18 @@ REFUSED = {
 def test_wrong_input(model, take, case):
     act, message = REFUSED[case]
     memory, _ = take(5, 4)
+    if case == "other window" and not memory.layout.window:
+        pytest.skip("the first model has none")
     with pytest.raises(ValueError, match=message):
         act(model, memory)
+
+
+def test_other_kinds_of_models(make_v2):
+    """A model whose short-term memory is all it has leaves nothing to carry on."""
+    with pytest.raises(ValueError, match="use_long_memory is False: .* its latest 7 pairs"):
+        read_tokens(make_v2(use_long_memory=False), [ONE])
+    with pytest.raises(ValueError, match="config must be a Memory Mosaic's, not gpt2's"):
+        read_tokens(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9)), [ONE])
 
 
 def test_models_without_a_beginning(make_model, take):
@@ -75,14 +94,17 @@ def test_models_without_a_beginning(make_model, take):
     assert take(5, model=model)[0].beginning_id == 7
 
 
-def test_memories_of_other_models(make_model, model, take, tmp_path):
+def test_memories_of_other_models(kind, make_model, model, take, tmp_path):
     memory, _ = take(5)
     memory.save(tmp_path / "memory")
     trained = copy.deepcopy(model).train()
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3)
     trained(torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss.backward()
     optimizer.step()
-    for other in (trained, make_model(num_hidden_layers=3), make_model(num_attention_heads=2)):
+    # The same parameters; other pairs were seen, or keys were other ones.
+    fields = {"mosaic": dict(layer_norm_eps=1e-3), "mosaic_v2": dict(long_memory_delay=2)}[kind]
+    others = trained, make_model(num_hidden_layers=3), make_model(num_attention_heads=2), make_model(**fields)
+    for other in others:
         with pytest.raises(ValueError, match="read by another model"):
             MosaicMemory.load(tmp_path / "memory", other)
         with pytest.raises(ValueError, match="read by another model"):
@@ -112,4 +134,4 @@ def test_a_model_in_another_precision_is_the_same(model, take, tmp_path, dtype):
     assert moved.keys.dtype == dtype and moved.states[0].dtype == torch.float32
     logits = continue_after(other, moved, [5, 6, 7])
     whole = model(torch.tensor([[*ids, 5, 6, 7]])).logits[0, 20:]
-    torch.testing.assert_close(logits.float(), whole, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.1)
+    torch.testing.assert_close(logits.float(), whole, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.15)
