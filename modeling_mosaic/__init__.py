@@ -43,7 +43,6 @@ AutoModelForSequenceClassification.register(MosaicV2Config, MosaicV2ForSequenceC
 AutoModelForTokenClassification.register(MosaicV2Config, MosaicV2ForTokenClassification)
 
 
-
 def _init_continuous_batching(self, *args, **kwargs):
     return import_module(f"{__name__}.continuous_batching").init_continuous_batching(self, *args, **kwargs)
 

@@ -1,20 +1,21 @@
 """Continuous batching of transformers for a Memory Mosaic: `generate_batch`, `transformers serve`.
 
-transformers keeps keys and values in blocks of `page_size` tokens, each with a page for every layer, and hands
-the model a single row: all new tokens of all requests, one request after the other. A mosaic needs states
-besides its pairs (see `memory_state.py`), and transformers pages none. So each block here gets pages more, for
-the states after the last of its tokens. Wherever blocks are shared, copied or freed (prefixes, forks, cancelled
-requests), their states are so too.
+transformers keeps keys and values in blocks of `page_size` tokens, each with a page for every layer, and
+hands the model a single row: all new tokens of all requests, one request after the other. A mosaic needs
+states besides its pairs (see `memory_state.py`), and transformers pages none. So each block here gets pages
+more, for the states after the last of its tokens. Wherever blocks are shared, copied or freed (prefixes,
+forks, cancelled requests), their states are so too.
 
-The model is not written a second time for rows of many requests. Requests with equally many new tokens form an
-ordinary batch, to which [`PagedMemories`] is the cache: all decoded tokens one batch, each prompt mostly one of
-its own.
+The model is not written a second time for rows of many requests. Requests with equally many new tokens form
+an ordinary batch, to which [`PagedMemories`] is the cache: all decoded tokens one batch, each prompt mostly
+one of its own.
 
 Written against transformers 5.24, whose interface to models is not a public one. All that uses it is in this
 file, which does not travel with saved models: there it could not be mended.
 `tests/modeling_mosaic/test_continuous_batching.py` fails where it changes.
 
-Shapes: B requests with T new tokens and at most S slots; H heads, D head size, C hidden size, N states, L layers.
+Shapes: B requests with T new tokens and at most S slots; H heads, D head size, C hidden size, N states, L
+layers.
 """
 
 import math
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
 # transformers' name for layers whose pages keep all tokens.
 LAYER_TYPE = "full_attention"
-# Requests with fewer slots share a batch whatever their lengths; longer ones only with those of less than twice
-# their length, so that padding costs less than they do.
+# Requests with fewer slots share a batch whatever their lengths; longer ones only with those of less than
+# twice their length, so that padding costs less than they do.
 FEW_SLOTS = 1024
 
 
@@ -138,7 +139,7 @@ class PagedMosaic:
             num_attention_heads=model.config.num_attention_heads,
             vocab_size=model.config.vocab_size,
             eos_token_id=model.config.eos_token_id,
-            # transformers makes no masks for what it does not know. They would be of all requests by all others.
+            # transformers makes no masks for what it does not know: they would be of all requests by all.
             attn_implementation="memory_mosaic",
         )
 
@@ -169,7 +170,8 @@ class PagedMosaic:
             batch: `input_ids`, `cu_seq_lens_q`, `cu_seq_lens_k`, `read_index`, `write_index` and `cache`; and
                 what only serves masks and flash attention.
         """
-        logits, num_requests = None, len(batch["cu_seq_lens_q"]) - 1
+        num_requests = len(batch["cu_seq_lens_q"]) - 1
+        logits = torch.empty(num_requests, self.config.vocab_size, dtype=self.dtype, device=self.device)
         for members in group_requests(batch):
             memories = PagedMemories(self.model.config, batch, members)
             outputs = self.model(
@@ -178,8 +180,6 @@ class PagedMosaic:
                 cache=memories,
                 logits_to_keep=1,
             )
-            if logits is None:
-                logits = outputs.logits.new_empty(num_requests, outputs.logits.shape[-1])
             logits[members] = outputs.logits[:, 0]
         kept = torch.searchsorted(batch["cu_seq_lens_q"][1:] - 1, logits_to_keep)
         return CausalLMOutputWithPast(logits=logits[kept][None])
@@ -191,7 +191,9 @@ def group_requests(batch: dict[str, Any]) -> list[list[int]]:
     borders = (batch["cu_seq_lens_q"].tolist(), batch["cu_seq_lens_k"][LAYER_TYPE].tolist())
     sizes = zip(*([end - start for start, end in pairwise(ends)] for ends in borders), strict=True)
     for request, (num_new, num_slots) in enumerate(sizes):
-        groups.setdefault((num_new, max(num_slots, FEW_SLOTS).bit_length()), []).append(request)
+        # A prompt of one token, of which forks wait for the next step, has none yet.
+        if num_new > 0:
+            groups.setdefault((num_new, max(num_slots, FEW_SLOTS).bit_length()), []).append(request)
     return list(groups.values())
 
 
@@ -284,9 +286,7 @@ class PagedMemories(Cache):
         index = {"write_index": self.write_BT, "read_index": self.slot_BS}
         index = {name: [place.flatten()] for name, place in index.items()}
         all_slots = self.pages.update(*flat, layer_idx, kwargs={**self.lengths, **index})
-        return tuple(
-            states[0].unflatten(1, self.slot_BS.shape).transpose(0, 1) for states in all_slots
-        )
+        return tuple(states[0].unflatten(1, self.slot_BS.shape).transpose(0, 1) for states in all_slots)
 
     def update_conv_state(self, state_BCT, layer_idx, *, state_idx, **kwargs):
         """Keeps the states after those tokens that blocks keep them of."""
@@ -300,7 +300,7 @@ def _find_members(borders: torch.Tensor, members: list[int]) -> tuple[torch.Tens
 
 
 def view_states(pages: "PagedAttentionCache", config: "MosaicConfig") -> torch.Tensor:
-    """The states in all blocks, `(layers, blocks, states, hidden)`, in the pages after those of the layers."""
+    """The states in all blocks, `(layers, blocks, states, hidden)`: the pages after those of the layers."""
     allocator = pages.cache_allocators[LAYER_TYPE]
     shape = (config.num_hidden_layers, config.number_of_conv_states, config.hidden_size)
     dtype = torch.promote_types(pages.dtype, torch.float32)
