@@ -18,8 +18,8 @@ from modeling_mosaic import continuous_batching
 
 NEW_TOKENS = 24
 PAGE = 8
-# Blocks and tokens a step enough for all; fewer tokens a step than prompts have; blocks for a few requests at a
-# time, of which some start again.
+# Blocks and tokens a step enough for all; fewer tokens a step than prompts have; blocks for a few requests at
+# a time, of which some start again.
 SETTINGS = {
     "ample": dict(num_blocks=200, max_batch_tokens=512),
     "chunked": dict(num_blocks=200, max_batch_tokens=13),
