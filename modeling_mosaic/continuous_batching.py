@@ -87,6 +87,7 @@ class MosaicBatchingManager(ContinuousBatchingManager):
 
     def __init__(self, model: "PagedMosaic", *args, **kwargs):
         super().__init__(model, *args, **kwargs)
+        self.cancelled: list[str] = []
         settings = self.continuous_batching_config
         compiles = settings.varlen_compile_config or settings.decode_compile_config
         wrong = {
@@ -113,7 +114,24 @@ class MosaicBatchingManager(ContinuousBatchingManager):
         vocab_size = self.model.config.vocab_size
         if not input_ids or min(input_ids) < 0 or max(input_ids) >= vocab_size:
             raise ValueError(f"input_ids must hold tokens, all of [0, {vocab_size}), not {input_ids[:8]}...")
+        self._forget_cancelled()
         return super().add_request(input_ids, *args, **kwargs)
+
+    def cancel_request(self, request_id: str) -> None:
+        """Cancels a request, as transformers' manager does."""
+        super().cancel_request(request_id)
+        self.cancelled.append(request_id)
+
+    def _forget_cancelled(self) -> None:
+        """Drops who waits for cancelled requests; transformers 5.24 does so for finished ones alone."""
+        if not self.cancelled or self.batch_processor is None:
+            return
+        scheduler = self.batch_processor.scheduler
+        # A result on its way would go to others if nobody waited for it.
+        held = scheduler.active_requests.keys() | scheduler.waiting_requests.keys()
+        for request_id in set(self.cancelled) - held:
+            self.output_router.result_handlers.pop(request_id, None)
+        self.cancelled = [request_id for request_id in self.cancelled if request_id in held]
 
 
 class PagedMosaic:

@@ -21,6 +21,7 @@ EXPERIMENTS = {
     "merging_texts": "merging.texts",
     "bounding": "bounding.experiment",
     "searching": "searching.experiment",
+    "serving": "serving.experiment",
 }
 HELP = """\
 usage: reproduce RECIPE [--option value ...]
