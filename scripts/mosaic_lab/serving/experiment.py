@@ -46,7 +46,7 @@ def make_prompts(options: ServingArguments) -> Prompts:
 
 
 def run_one(run: Run, folder: Path, options: ServingArguments) -> dict[str, Any]:
-    """Serves all requests once, after a rehearsal of one; digests of the tokens show whether all ways agree."""
+    """Serves all requests once, after a rehearsal of one; digests of tokens show whether all ways agree."""
     torch.set_num_threads(options.num_threads)
     torch.manual_seed(0)
     positions = options.longest_prompt + options.new_tokens
@@ -61,6 +61,7 @@ def run_one(run: Run, folder: Path, options: ServingArguments) -> dict[str, Any]
     digests = [hashlib.sha256(str(tokens).encode()).hexdigest()[:12] for tokens in served.tokens]
     return {
         "seconds": served.seconds,
+        "processor_seconds": served.processor_seconds,
         "first_seconds": served.first_seconds,
         "num_tokens": sum(map(len, served.tokens)),
         "digests": digests,

@@ -12,22 +12,16 @@ from mosaic_lab.serving.ways import WAYS
 
 NAMES = {"mosaic": "mosaic", "gpt2": "GPT-2"}
 BASE = "one_by_one"
-HEAD = (
-    "way",
-    "model",
-    "new tokens / s",
-    "to one by one",
-    "to GPT-2",
-    "first token, s",
-    "the last one's, s",
-    "as one by one",
-)
+HEAD = ("way", "model", "tokens / s", "to one by one", "to GPT-2", "processor, ms", "to GPT-2")
+HEAD += ("first token, s", "longest wait, s", "as one by one")
 NOTES = """\
-{num_requests} requests at once, of {least_prompt} to {longest_prompt} tokens, each for {new_tokens} more, greedily; \
-{contestants} parameters (random weights), hidden size {hidden_size}, {num_hidden_layers} layers; \
-{threads} on {label}. Medians of {rounds} rounds in which all take turns, and of ratios within rounds (least \
-to most in brackets). First token: the median over requests; then that of the request that waits longest. As \
-one by one: requests whose tokens are all the same.
+{num_requests} requests at once, of {least_prompt} to {longest_prompt} tokens, each for {new_tokens} more,
+greedily; {contestants} parameters (random weights), hidden size {hidden_size}, {num_hidden_layers} layers;
+{threads} on {label}.
+
+Medians of {rounds} rounds in which all take turns; ratios are medians of those within rounds (least to most).
+Tokens are new ones. The processor's time is that of the process, for a new token. The first token comes to
+the median request after, and to the one that waits longest. As one by one: requests with the same tokens.
 
 """
 
@@ -35,7 +29,7 @@ Results = list[dict[str, Any]]
 
 
 def write_report(folder: Path, results: Results) -> str:
-    """Gathers the results of all runs in `folder`, also of those that other installations made, and reports."""
+    """Gathers the results of all runs in `folder`, those of other installations too, and reports."""
     paths = sorted(folder.glob(f"*/{RESULT}"))
     write_json(folder / RESULTS, [read_object(path) for path in paths])
     return redraw(folder)
@@ -75,31 +69,44 @@ def format_table(results: Results) -> str:
 
 def _format_row(runs, way, contestant, numbers):
     results = [runs[way, contestant, number] for number in numbers]
-    speeds = [result["num_tokens"] / result["seconds"] for result in results]
 
-    def compare(base_way, base_contestant):
-        """Ratios of speeds to those of another row in the same rounds."""
+    def compare(name, base_way, base_contestant, faster):
+        """Ratios to another row in the same rounds: of speeds if `faster` is 1, of times if it is -1."""
         others = [runs.get((base_way, base_contestant, number)) for number in numbers]
         ratios = [
-            speed * other["seconds"] / other["num_tokens"]
-            for speed, other in zip(speeds, others, strict=True)
+            (_per_token(other, name) / _per_token(result, name)) ** faster
+            for result, other in zip(results, others, strict=True)
             if other is not None
         ]
         return f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else ""
 
-    alone = [runs.get((BASE, contestant, number)) for number in numbers]
-    alike = [
-        sum(map(str.__eq__, result["digests"], other["digests"]))
-        for result, other in zip(results, alone, strict=True)
-        if other is not None
-    ]
+    def compare_models(name, faster):
+        return compare(name, way, "gpt2", faster) if contestant != "gpt2" else ""
+
+    waits = [result["first_seconds"] for result in results]
     return (
         WAYS[way].title,
         NAMES[contestant],
-        f"{median(speeds):,.0f}",
-        compare(BASE, contestant),
-        compare(way, "gpt2") if contestant != "gpt2" else "",
-        f"{median(median(result['first_seconds']) for result in results):.2f}",
-        f"{median(max(result['first_seconds']) for result in results):.2f}",
-        f"{min(alike)} of {len(results[0]['digests'])}" if alike else "",
+        f"{1 / median(_per_token(result, 'seconds') for result in results):,.0f}",
+        compare("seconds", BASE, contestant, 1),
+        compare_models("seconds", 1),
+        f"{1e3 * median(_per_token(result, 'processor_seconds') for result in results):.2f}",
+        compare_models("processor_seconds", -1),
+        f"{median(map(median, waits)):.2f}",
+        f"{median(map(max, waits)):.2f}",
+        _count_alike(results, [runs.get((BASE, contestant, number)) for number in numbers]),
     )
+
+
+def _per_token(result, name):
+    return result[name] / result["num_tokens"]
+
+
+def _count_alike(results, others):
+    """Requests with the tokens that they have one by one, in the round where these are fewest."""
+    alike = [
+        sum(map(str.__eq__, result["digests"], other["digests"]))
+        for result, other in zip(results, others, strict=True)
+        if other is not None
+    ]
+    return f"{min(alike)} of {len(results[0]['digests'])}" if alike else ""

@@ -18,11 +18,25 @@ PADDING = 0
 
 @dataclass
 class Served:
-    """New tokens of each request, the seconds until it had its first one, and those until all had all."""
+    """What requests got: new tokens, the seconds until the first of them; and until all had all, by the clock
+    on the wall and by that of the process."""
 
     tokens: list[list[int]]
     first_seconds: list[float]
     seconds: float
+    processor_seconds: float
+
+
+class Stopwatch:
+    """Both clocks, from now on."""
+
+    def __init__(self):
+        self.start = time.perf_counter()
+        self.processor_start = time.process_time()
+
+    def stop(self) -> tuple[float, float]:
+        """Seconds since the start."""
+        return time.perf_counter() - self.start, time.process_time() - self.processor_start
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ def serve_in_batches(
     model: PreTrainedModel, prompts: Prompts, options: ServingArguments, size: int
 ) -> Served:
     """`generate()` with left-padded batches of `size` requests, one batch after the other."""
-    start, tokens, first_seconds = time.perf_counter(), [], []
+    watch, tokens, first_seconds = Stopwatch(), [], []
     for begin in range(0, len(prompts), size):
         batch = prompts[begin : begin + size]
         longest = max(map(len, batch))
@@ -58,8 +72,8 @@ def serve_in_batches(
             stopping_criteria=StoppingCriteriaList([clock]),
         )
         tokens += written[:, longest:].tolist()
-        first_seconds += [clock.times[0] - start] * len(batch)
-    return Served(tokens, first_seconds, time.perf_counter() - start)
+        first_seconds += [clock.times[0] - watch.start] * len(batch)
+    return Served(tokens, first_seconds, *watch.stop())
 
 
 def serve_one_by_one(model: PreTrainedModel, prompts: Prompts, options: ServingArguments) -> Served:
@@ -84,7 +98,7 @@ def serve_continuously(model: PreTrainedModel, prompts: Prompts, options: Servin
     with model.continuous_batching_context_manager(
         generation_config, continuous_batching_config=settings
     ) as manager:
-        start = time.perf_counter()
+        watch = Stopwatch()
         names = manager.add_requests(prompts, record_timestamps=True)
         results = {}
         while len(results) < len(names):
@@ -95,12 +109,12 @@ def serve_continuously(model: PreTrainedModel, prompts: Prompts, options: Servin
                 raise RuntimeError("continuous batching ended early") from (
                     manager.background_thread_status.fatal_error
                 )
-        seconds = time.perf_counter() - start
+        times = watch.stop()
     results = [results[name] for name in names]
     return Served(
         [result.generated_tokens for result in results],
-        [result.timestamps[0] - start for result in results],
-        seconds,
+        [result.timestamps[0] - watch.start for result in results],
+        *times,
     )
 
 
