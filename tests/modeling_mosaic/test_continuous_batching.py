@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from transformers import CompileConfig, ContinuousBatchingConfig, GenerationConfig
+from transformers import CompileConfig, ContinuousBatchingConfig, GenerationConfig, pipeline
 
 from modeling_mosaic.compatibility import CACHE_NAME
 
@@ -174,6 +174,14 @@ def test_end_of_text(make_model, prompts):
     config = GenerationConfig(max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=end)
     for tokens, new in zip(reference, written(model, prompts, settings(), config), strict=True):
         assert new == tokens[: tokens.index(end) + 1 if end in tokens else None]
+
+
+def test_documented_example(run_examples):
+    names = run_examples("docs/serving.md", "## Continuous batching in Python")
+    tell = pipeline("text-generation", "runs/demo")
+    options = dict(max_new_tokens=20, do_sample=False, return_full_text=False)
+    told = [tell(prompt, **options)[0]["generated_text"] for prompt in names["prompts"]]
+    assert [story.removesuffix("<|endoftext|>") for story in names["stories"]] == told
 
 
 @pytest.mark.gpu

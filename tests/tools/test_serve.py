@@ -27,14 +27,20 @@ CHAT = (
 # The server, which at SIGUSR1 writes how many requests it holds, and how many blocks are neither free nor
 # kept for others that begin alike.
 WATCHED = """
-import gc, json, os, signal, sys
+import json, os, signal, sys
+from modeling_mosaic import continuous_batching
 from mosaic_lab.programs.serve import main
 
+managers, init = [], continuous_batching.init_continuous_batching
+
+def remember(*args, **kwargs):
+    managers.append(init(*args, **kwargs))
+    return managers[-1]
+
 def report(*_):
-    from transformers.generation.continuous_batching.continuous_api import ContinuousBatchProcessor
-    (found,) = [thing for thing in gc.get_objects() if isinstance(thing, ContinuousBatchProcessor)]
+    (manager,) = managers
+    found = manager.batch_processor
     (allocator,) = found.cache.cache_allocators.values()
-    found.cache.pool.try_to_free_sectors()
     pool = found.cache.pool
     free = pool.num_free_sectors * allocator.blocks_per_sector + pool.count_free_blocks(allocator.index)
     held = {
@@ -46,6 +52,7 @@ def report(*_):
         json.dump(held, file)
     os.replace("held.partial", "held.json")
 
+continuous_batching.init_continuous_batching = remember
 signal.signal(signal.SIGUSR1, report)
 main(sys.argv[1:])
 """
