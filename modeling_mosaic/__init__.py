@@ -42,6 +42,14 @@ AutoModelForCausalLM.register(MosaicV2Config, MosaicV2ForCausalLM)
 AutoModelForSequenceClassification.register(MosaicV2Config, MosaicV2ForSequenceClassification)
 AutoModelForTokenClassification.register(MosaicV2Config, MosaicV2ForTokenClassification)
 
+
+def _init_continuous_batching(self, *args, **kwargs):
+    return import_module(f"{__name__}.continuous_batching").init_continuous_batching(self, *args, **kwargs)
+
+
+# Not in the file of the model, which travels: it depends on what releases of transformers may change.
+MosaicForCausalLM.init_continuous_batching = _init_continuous_batching
+
 # What looks into memories, keeps, bounds and searches them is imported when it is asked for: models need none
 # of it.
 _LAZY = {

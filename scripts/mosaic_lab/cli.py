@@ -12,6 +12,7 @@ COMMANDS = {
     "generate": ("generate", "Continues a text with a trained model."),
     "inspect": ("inspect_memories", "Shows what each memory does on a text."),
     "read": ("read", "Reads texts into a memory that can be continued."),
+    "serve": ("serve", "Answers over HTTP as OpenAI's server does."),
     "evaluate": ("evaluate", "Measures trained models side by side."),
     "reproduce": ("reproduce", "Repeats an experiment of the paper."),
     "make-stories": ("make_stories", "Makes a data set of stories."),

@@ -12,7 +12,7 @@ FLOORS = (
     {"stories"},
     {"training"},
     {"evaluation", "babistories", "benchmark", "three_moons", "regbench", "memories"},
-    {"hub", "comparison", "attention_maps", "inspection", "merging", "bounding", "searching"},
+    {"hub", "comparison", "attention_maps", "inspection", "merging", "bounding", "searching", "serving"},
     {"programs"},
 )
 

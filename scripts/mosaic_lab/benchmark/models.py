@@ -7,7 +7,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM
-from mosaic_lab.benchmark.options import BenchmarkArguments
+from mosaic_lab.benchmark.options import SizeArguments
 from mosaic_lab.core.errors import InputError
 
 # GPT-2 has a vector for each position. So many count as parameters; those of longer contexts do not.
@@ -19,7 +19,7 @@ LARGEST_DIFFERENCE = 0.01
 _COMMON = {"bos_token_id": 0, "eos_token_id": None, "pad_token_id": 0, "attn_implementation": "sdpa"}
 
 
-def build_gpt2(options: BenchmarkArguments, positions: int = COUNTED_POSITIONS) -> GPT2LMHeadModel:
+def build_gpt2(options: SizeArguments, positions: int = COUNTED_POSITIONS) -> GPT2LMHeadModel:
     """transformers' GPT-2 without dropout, for rows of up to `positions` tokens."""
     config = GPT2Config(
         vocab_size=options.vocab_size,
@@ -33,7 +33,7 @@ def build_gpt2(options: BenchmarkArguments, positions: int = COUNTED_POSITIONS) 
     return GPT2LMHeadModel(config)
 
 
-def build_mosaic(options: BenchmarkArguments, positions: int, memory_size: int) -> MosaicForCausalLM:
+def build_mosaic(options: SizeArguments, positions: int, memory_size: int) -> MosaicForCausalLM:
     """The mosaic without dropout; `positions` only keeps generate() from warning of long texts."""
     config = MosaicConfig(
         vocab_size=options.vocab_size,
@@ -48,7 +48,7 @@ def build_mosaic(options: BenchmarkArguments, positions: int, memory_size: int) 
     return MosaicForCausalLM(config)
 
 
-def balance_parameters(options: BenchmarkArguments) -> dict[str, Any]:
+def balance_parameters(options: SizeArguments) -> dict[str, Any]:
     """Chooses the mosaic's persistent memory so that it comes nearest to GPT-2's number of parameters.
 
     Returns:

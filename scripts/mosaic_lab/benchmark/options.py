@@ -11,13 +11,19 @@ EXECUTIONS = ("eager", "compiled")
 
 
 @dataclass
-class BenchmarkArguments:
-    """What is measured."""
+class SizeArguments:
+    """The size of the models."""
 
     hidden_size: int = field(default=256, metadata={"help": "Width of the residual stream."})
     num_hidden_layers: int = field(default=4, metadata={"help": "Blocks of each model."})
     num_attention_heads: int = field(default=8, metadata={"help": "Heads (memory units) per block."})
     vocab_size: int = field(default=8192, metadata={"help": "Tokens in the vocabulary."})
+
+
+@dataclass
+class BenchmarkArguments(SizeArguments):
+    """What is measured."""
+
     device: Literal["cpu", "cuda"] = field(default="cpu", metadata={"help": "Where everything is measured."})
     dtype: Literal["float32", "bfloat16"] = field(
         default="float32",

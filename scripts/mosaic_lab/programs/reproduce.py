@@ -22,6 +22,7 @@ EXPERIMENTS = {
     "bounding_strings": "bounding.strings",
     "bounding_texts": "bounding.texts",
     "searching": "searching.experiment",
+    "serving": "serving.experiment",
 }
 HELP = """\
 usage: reproduce RECIPE [--option value ...]
