@@ -163,10 +163,8 @@ def number_tokens(config, inputs_embeds, keep_BS, start_BT, cache, seen, num_cac
     # Tokens of a memory in front have numbers of their own.
     num_slots, first = count_slots(config, cache, time) - slots_in_front(cache), number_first(config, cache)
     if keep_BS is None:
-        query_bT, slot_bS = (
-            step_1T + (seen + first),
-            torch.arange(first, first + num_slots, device=device)[None],
-        )
+        query_bT = step_1T + (seen + first)
+        slot_bS = torch.arange(first, first + num_slots, device=device)[None]
         window_bW = torch.arange(-num_cached, time, device=device)[None] + (seen + first)
     else:
         slot_bS = (keep_BS.cumsum(-1) + (first - 1)).masked_fill(~keep_BS, NO_TOKEN)

@@ -66,7 +66,8 @@ class AnsweringLayer(LinearAttentionAndFullAttentionLayer):
         num_new = self.waiting_keys.shape[2] - self.num_waiting
         if keep_BT is None or not self.num_waiting:
             released = [line[:, :, :num_new] for line in lines]
-            self.waiting_keys, self.waiting_values = (line[:, :, num_new:] for line in lines)
+            # Copies: a view would keep a whole prompt.
+            self.waiting_keys, self.waiting_values = (line[:, :, num_new:].clone() for line in lines)
             return tuple(released)
         # Places of padding go first, since pairs wait for real tokens.
         order_BS = F.pad(keep_BT.byte(), (self.num_waiting, 0), value=1).argsort(dim=-1, stable=True)

@@ -224,10 +224,11 @@ def _take_window(cache: Cache, row: int, num_padded: int, window: Window, config
     layout, latest = find_layout(config), slice(len(window.pairs) - num_columns, None)
     window = window._replace(tokens=window.tokens[latest], pairs=window.pairs[latest])
     for name, state_idx in zip(("keys", "values"), layout.window, strict=False):
-        states_LCW = torch.stack([layer.conv_states[state_idx][row] for layer in cache.layers])
-        end = states_LCW.shape[-1] - num_padded
-        states_LHWD = states_LCW[..., end - num_columns : end].unflatten(1, (config.num_attention_heads, -1))
-        window = window._replace(**{name: states_LHWD.transpose(2, 3)})
+        end = cache.layers[0].conv_states[state_idx].shape[-1] - num_padded
+        columns = slice(end - num_columns, end)
+        states_LCW = torch.stack([layer.conv_states[state_idx][row, :, columns] for layer in cache.layers])
+        states_LHDW = states_LCW.unflatten(1, (config.num_attention_heads, -1))
+        window = window._replace(**{name: states_LHDW.transpose(2, 3)})
     return window
 
 

@@ -240,7 +240,10 @@ def test_memory_and_work_are_constant(model, random_tokens, policy):
         read(model, random_tokens(2, 40), None, cache, 17)
         tensors = [state for layer in cache.layers for state in vars(layer).values()]
         tensors += [state for layer in cache.layers for state in layer.conv_states.values()]
-        sizes.add(sum(state.numel() for state in tensors if isinstance(state, torch.Tensor)))
+        tensors = [state for state in tensors if isinstance(state, torch.Tensor)]
+        sizes.add(sum(state.nbytes for state in tensors))
+        # A view would keep what it is a part of.
+        assert all(state.untyped_storage().nbytes() == state.nbytes for state in tensors)
         operations.add(count_operations(lambda: read(model, random_tokens(2, 1), None, cache, 1)))
     assert len(sizes) == len(operations) == 1
     assert cache.layers[0].keys.shape[2] == 11 and cache.get_seq_length() == 168
