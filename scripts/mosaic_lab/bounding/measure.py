@@ -57,7 +57,7 @@ def plan_memories(
     """Plans a run for each model and each memory: the whole one, and those of all bounds and policies.
 
     Args:
-        models (`Sequence[TrainedModel]`): mosaics, and others that get a sliding window.
+        models (`Sequence[TrainedModel]`): mosaics, and GPT-2s, which get a sliding window.
         bounding (`BoundingArguments`): the memories.
         texts (`Sequence[Rows]`): what will be measured.
         about (`dict`): further options that all runs record.
@@ -93,9 +93,12 @@ def list_memories(model: TrainedModel, bounding: BoundingArguments) -> list[tupl
     """What is recorded of each memory of a model, and the function that predicts with it.
 
     Raises:
-        InputError: for a model that is neither a mosaic nor has positions for the windows.
+        InputError: for a model that is neither a mosaic nor a GPT-2 with positions for the windows.
     """
-    if model.network.config.model_type != "mosaic":
+    kind = model.network.config.model_type
+    if kind not in ("mosaic", "gpt2"):
+        raise InputError(f"{model.name}: must be a mosaic or a GPT-2, not a {kind}")
+    if kind == "gpt2":
         if not model.has_positions(max(bounding.bounds)):
             raise InputError(f"{model.name}: has no positions for a window of {max(bounding.bounds)} tokens")
         return [
