@@ -443,6 +443,11 @@ def test_numbers_of_searched_memories():
         check(losses, [result["loss"]["plain"], *changes, *megabytes], pairs)
 
 
+def test_table_of_serving():
+    report = (ROOT / "results/serving/cpu-small/results.md").read_text()
+    assert report[report.index("| way") :] in (ROOT / "docs/serving.md").read_text()
+
+
 def test_examples_of_bounded_memories(run_examples, capsys):
     names = run_examples("docs/bounded_memories.md", "## Bounded memories")
     assert names["cache"].layers[0].keys.shape[2] == 17

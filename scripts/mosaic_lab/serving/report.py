@@ -19,7 +19,7 @@ NOTES = """\
 greedily; {contestants} parameters (random weights), hidden size {hidden_size}, {num_hidden_layers} layers;
 {threads} on {label}.
 
-Medians of {rounds} rounds in which all take turns; ratios are medians of those within rounds (least to most).
+Medians of up to {rounds} rounds, in which all take turns; ratios are medians within rounds (least to most).
 Tokens are new ones. The processor's time is that of the process, for a new token. The first token comes to
 the median request after, and to the one that waits longest. As one by one: requests with the same tokens.
 
