@@ -11,7 +11,8 @@ import time
 
 import pytest
 import torch
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicV2Config, MosaicV2ForCausalLM
@@ -44,11 +45,9 @@ def environment():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    backend = ByteLevelBPETokenizer()
-    backend.train_from_iterator(["Once upon a time there was a story."], 300, special_tokens=["<|end|>"])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend._tokenizer, eos_token="<|end|>", bos_token="<|end|>"
-    )
+    backend = Tokenizer(tokenizer_models.WordLevel({f"word{i}": i for i in range(260)}, unk_token="word0"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="word0")
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +100,8 @@ def continue_alone(model, prompt):
 def make_engine(folder, **options):
     from vllm import LLM
 
-    return LLM(str(folder), max_model_len=512, disable_log_stats=False, seed=0, **options)
+    # As long as the longest request, since a cache must have room for that.
+    return LLM(str(folder), max_model_len=340, disable_log_stats=False, seed=0, **options)
 
 
 def shut_down(engine):
@@ -135,7 +135,7 @@ def engine(models):
         dtype="float32",
         enforce_eager=True,
         block_size=32,
-        num_gpu_blocks_override=72,
+        num_gpu_blocks_override=26,
         max_num_batched_tokens=64,
         max_num_seqs=16,
     )
@@ -167,8 +167,8 @@ def test_log_probabilities(engine, models, prompts):
 
 def test_sampling(engine, models, prompts):
     """Frequencies are the probabilities of the model; a seed gives the same text again."""
-    prompt, number = prompts[8], 2000
-    (answer,) = ask(engine, [prompt], n=number, max_tokens=1, temperature=0.7, top_k=5, seed=0)
+    prompt, number = prompts[2], 2000
+    (answer,) = ask(engine, [prompt], n=number, max_tokens=1, temperature=0.7, top_k=5)
     drawn = collections.Counter(output.token_ids[0] for output in answer.outputs)
     logits = models["plain"][0](torch.tensor([prompt])).logits[0, -1] / 0.7
     top = logits.topk(5)
@@ -176,6 +176,7 @@ def test_sampling(engine, models, prompts):
     assert drawn.keys() <= expected.keys()
     distance = sum(abs(drawn[token] / number - share) for token, share in expected.items()) / 2
     assert distance < 0.06
+    # Short prompts: vLLM 0.32 on CPUs fails where it reads prompts with seeds in parts.
     texts = [tokens_of(ask(engine, prompts[:4], temperature=1, seed=seed)) for seed in (3, 3, 4)]
     assert texts[0] == texts[1] != texts[2]
 
@@ -184,7 +185,7 @@ def test_stop_strings(engine, prompts):
     whole = ask(engine, prompts[8:12])
     for prompt, answer in zip(prompts[8:12], whole, strict=True):
         text = answer.outputs[0].text
-        stop = text[len(text) // 2 :][:3]
+        stop = text.split()[NEW_TOKENS // 2]
         (stopped,) = ask(engine, [prompt], stop=[stop])
         assert stopped.outputs[0].text == text[: text.index(stop)]
         assert stopped.outputs[0].finish_reason == "stop"
@@ -265,13 +266,15 @@ async def ask_server(port, prompt, stream):
 def test_server(models, prompts, tokenizer, port):
     """Many requests at once, every other one as a stream, over HTTP."""
     model, _ = models["plain"]
-    expected = [tokenizer.decode(continue_alone(model, prompt)) for prompt in prompts]
+    expected = [
+        tokenizer.decode(continue_alone(model, prompt), skip_special_tokens=True) for prompt in prompts
+    ]
 
     async def ask_all():
         asked = [ask_server(port, prompt, stream=i % 2 == 0) for i, prompt in enumerate(prompts * 2)]
         return await asyncio.gather(*asked)
 
-    assert asyncio.run(ask_all()) == expected * 2
+    assert [text.strip() for text in asyncio.run(ask_all())] == expected * 2
 
 
 @pytest.mark.parametrize(
