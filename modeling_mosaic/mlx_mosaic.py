@@ -67,8 +67,8 @@ def gained(scalar_H: mx.array) -> mx.array:
 
 def scaled_unit(vector_BHTD: mx.array, scale_H11: mx.array) -> mx.array:
     """`alpha Norm(x)` of equation 7; a zero vector stays zero."""
-    norm_BHT1 = mx.linalg.norm(vector_BHTD, axis=-1, keepdims=True)
-    return vector_BHTD * (scale_H11 / mx.where(norm_BHT1 > 0, norm_BHT1, 1))
+    square_BHT1 = mx.square(vector_BHTD).sum(axis=-1, keepdims=True)
+    return vector_BHTD * (scale_H11 * mx.rsqrt(mx.maximum(square_BHT1, 1e-30)))
 
 
 def leaky_average(key_BHTD: mx.array, leak_H11: mx.array, state_BH1D: mx.array) -> mx.array:

@@ -37,6 +37,8 @@ def environment():
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "OMP_NUM_THREADS": "1",
+            # vLLM would give each process a memory node of its own.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "HF_HUB_OFFLINE": "1",
         }.items():
             patch.setenv(name, value)
@@ -202,26 +204,24 @@ def test_two_processes_share_the_heads(models, prompts):
 
 
 def test_half_precision_compiled(models, prompts):
-    """In bfloat16, by `torch.compile`: log-probabilities within 0.1 of those of `generate()` in bfloat16.
+    """In bfloat16, by `torch.compile`: log-probabilities within 0.02 of the model's in bfloat16.
 
-    Both round to 8 bits, in different places; the two differ from float32 by as much.
+    Both round to 8 bits, in different places.
     """
-    model, folder = models["full"]
+    _, folder = models["full"]
     half = MosaicForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     engine = make_engine(folder, dtype="bfloat16")
     try:
         answers = ask(engine, prompts, logprobs=1)
     finally:
         shut_down(engine)
-    errors = []
     for prompt, answer in zip(prompts, answers, strict=True):
         tokens = list(answer.outputs[0].token_ids)
         logits = half(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1].float()
         expected = logits.log_softmax(-1)
         for step, token in enumerate(tokens):
-            errors.append(abs(answer.outputs[0].logprobs[step][token].logprob - expected[step, token].item()))
-    print(f"largest error {max(errors):.4f}, mean {sum(errors) / len(errors):.5f}")
-    assert max(errors) < 0.1
+            error = answer.outputs[0].logprobs[step][token].logprob - expected[step, token].item()
+            assert abs(error) < 0.02
 
 
 @pytest.fixture
