@@ -63,7 +63,7 @@ from .next_token_loss import next_token_loss
 
 if TYPE_CHECKING:
     # Never imported: where a model is saved, what is named here is saved with it. mlx-lm loads it.
-    from .mlx_mosaic import Model  # noqa: F401
+    from .mlx_mosaic import Model as Model
 
 
 def split_heads(states_nC: torch.Tensor, num_heads: int, time: int) -> torch.Tensor:
