@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 DEMO ?= runs/demo
 BIN := .venv/bin
 
-.PHONY: install demo comparison test test-versions lint
+.PHONY: install demo comparison test test-versions test-vllm lint
 
 install: .venv/installed
 
@@ -35,6 +35,10 @@ test: install
 # The model on the oldest release of transformers that setup.cfg promises, on the serving engines', and on the newest.
 test-versions:
 	PYTHON=$(PYTHON) TORCH='$(TORCH)' scripts/test_versions.sh .venv-versions
+
+# The plugin for vLLM, against its build for CPUs, in an environment of its own.
+test-vllm:
+	PYTHON=$(PYTHON) TORCH='$(TORCH)' scripts/test_vllm.sh .venv-vllm
 
 lint: install
 	$(BIN)/ruff check .

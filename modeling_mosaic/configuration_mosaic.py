@@ -29,7 +29,7 @@ _AUTO_MAP = {
     "AutoModelForTokenClassification": "modeling_mosaic.MosaicForTokenClassification",
 }
 # Saved configs hold these besides the fields of their class.
-_OF_THE_LIBRARY = {"auto_map", "compression_config", "model_type", "quantization_config"}
+_OF_THE_LIBRARY = {"auto_map", "compression_config", "model_file", "model_type", "quantization_config"}
 # Names more alike than this are taken for misspelt.
 _LIKENESS = 0.8
 
@@ -166,6 +166,8 @@ class MosaicConfig(FieldChecks, PreTrainedConfig):
             self.logit_scale = 1 / math.sqrt(self.hidden_size)
         # Whatever is saved, its folder loads all of these as remote code.
         self.auto_map = dict(_AUTO_MAP)
+        # And mlx-lm loads this.
+        self.model_file = "mlx_mosaic.py"
         super().__post_init__(**kwargs)
         self._warn_of_unknown(kwargs)
 

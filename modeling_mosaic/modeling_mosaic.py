@@ -21,6 +21,8 @@ size, M persistent pairs, N banks of them; n = B T tokens. A 1 in place of T is 
 completes. Slot 0 is a dummy that no query may see. So every token adds one slot, as in a transformer's cache.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -58,6 +60,10 @@ from .memory_state import (
     write_state,
 )
 from .next_token_loss import next_token_loss
+
+if TYPE_CHECKING:
+    # Never imported: where a model is saved, what is named here is saved with it. mlx-lm loads it.
+    from .mlx_mosaic import Model as Model
 
 
 def split_heads(states_nC: torch.Tensor, num_heads: int, time: int) -> torch.Tensor:

@@ -119,6 +119,7 @@ def test_a_clean_process(make_model, make_v2, tokenizer, random_tokens, tmp_path
         # What a remote model saves is whole again.
         again = tmp_path / "saved-again"
         save_file({"tokens": tokens}, again / "tokens.safetensors")
+        assert {path.name for path in folder.glob("*.py")} == {path.name for path in again.glob("*.py")}
         tokenizer.save_pretrained(again)
         assert torch.equal(in_clean_process(again, auto_class, tmp_path)["first"], model(tokens)[0])
 
@@ -130,6 +131,8 @@ def test_the_saved_folder(make_model, tmp_path):
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved["auto_map"]["AutoModelForCausalLM"] == "modeling_mosaic.MosaicForCausalLM"
+    # What mlx-lm loads.
+    assert saved["model_file"] == "mlx_mosaic.py" and saved["model_file"] in names
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
 
 

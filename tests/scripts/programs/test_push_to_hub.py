@@ -28,6 +28,7 @@ CODE = {
     "memory_masks.py",
     "memory_norms.py",
     "memory_state.py",
+    "mlx_mosaic.py",
     "modeling_mosaic.py",
     "next_token_loss.py",
 }
