@@ -18,11 +18,11 @@ def plan_runs(options: ServingArguments) -> list[Run]:
     """Plans a run for each round, model and way, in turn.
 
     Raises:
-        InputError: for an unknown way, or one whose package is missing; for models too small to compare.
+        InputError: for an unknown way; for models too small to compare.
     """
     for way in options.ways:
         find_way(way)
-    turns = {"contestants", "ways", "rounds", "output_dir"}
+    turns = {"contestants", "ways", "rounds", "output_dir", "vllm_python", "mlx_python"}
     common = {name: value for name, value in vars(options).items() if name not in turns}
     common |= {"parameters": balance_parameters(options)}
     return [
@@ -56,7 +56,8 @@ def run_one(run: Run, folder: Path, options: ServingArguments) -> dict[str, Any]
         model = build_mosaic(options, positions, run.options["parameters"]["memory_size"])
     model.eval()
     way, prompts = find_way(run.options["way"]), make_prompts(options)
-    way.serve(model, prompts[:1], options)
+    if not way.rehearses:
+        way.serve(model, prompts[:1], options)
     served = way.serve(model, prompts, options)
     digests = [hashlib.sha256(str(tokens).encode()).hexdigest()[:12] for tokens in served.tokens]
     return {

@@ -19,8 +19,15 @@ class ServingArguments(SizeArguments):
     ways: list[str] = field(
         default_factory=lambda: ["one_by_one", "static", "continuous"],
         metadata={
-            "help": "Ways of serving; those of other installations can be added to a folder of results."
+            "help": "Ways of serving: one_by_one, static, continuous; and vllm and mlx, engines that have "
+            "installations of their own. Ways can be added to a folder of results."
         },
+    )
+    vllm_python: str = field(
+        default="python3", metadata={"help": "Python of the installation that has vLLM and this package."}
+    )
+    mlx_python: str = field(
+        default="python3", metadata={"help": "Python of the installation that has mlx-lm."}
     )
     num_requests: int = field(default=32, metadata={"help": "Requests at the start."})
     least_prompt: int = field(default=8, metadata={"help": "Tokens of the shortest prompt."})

@@ -1,9 +1,13 @@
 """Ways of serving many requests: each gets a model and all prompts at once, and continues them greedily."""
 
+import json
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel, StoppingCriteriaList
@@ -46,12 +50,12 @@ class Way:
     Args:
         serve (`Callable`): gets the model, the prompts and the options; returns a [`Served`].
         title (`str`): what tables call it.
-        package (`str`, *optional*): what it needs besides transformers.
+        rehearses (`bool`): whether it serves a request before those that count by itself.
     """
 
     serve: Callable[[PreTrainedModel, Prompts, ServingArguments], Served]
     title: str
-    package: str | None = None
+    rehearses: bool = False
 
 
 def serve_in_batches(
@@ -118,10 +122,37 @@ def serve_continuously(model: PreTrainedModel, prompts: Prompts, options: Servin
     )
 
 
+def serve_by_engine(
+    model: PreTrainedModel, prompts: Prompts, options: ServingArguments, engine: str
+) -> Served:
+    """An engine of another installation, `vllm` or `mlx`, from a saved folder.
+
+    Raises:
+        InputError: if the engine's process fails; it has said why.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        model.save_pretrained(folder / "model")
+        request = {"model": str(folder / "model"), "prompts": prompts, "new_tokens": options.new_tokens}
+        (folder / "request.json").write_text(json.dumps({**request, "num_threads": options.num_threads}))
+        program = Path(__file__).with_name(f"{engine}_engine.py")
+        python = getattr(options, f"{engine}_python")
+        command = [python, str(program), str(folder / "request.json"), str(folder / "answer.json")]
+        try:
+            status = subprocess.run(command).returncode
+        except OSError as error:
+            raise InputError(f"{engine}_python {python!r}: {error.strerror}") from error
+        if status != 0:
+            raise InputError(f"{engine}_python {python!r}: the engine ended with status {status}")
+        return Served(**json.loads((folder / "answer.json").read_text()))
+
+
 WAYS = {
     "one_by_one": Way(serve_one_by_one, "one by one"),
     "static": Way(serve_static_batches, "static batches"),
     "continuous": Way(serve_continuously, "continuous batching"),
+    "vllm": Way(partial(serve_by_engine, engine="vllm"), "vLLM", rehearses=True),
+    "mlx": Way(partial(serve_by_engine, engine="mlx"), "MLX", rehearses=True),
 }
 
 
@@ -129,11 +160,8 @@ def find_way(name: str) -> Way:
     """The way `name`.
 
     Raises:
-        InputError: if there is none of that name, or its package is missing here.
+        InputError: if there is none of that name.
     """
     if name not in WAYS:
         raise InputError(f"ways must be of {', '.join(WAYS)}, not {name!r}")
-    package = WAYS[name].package
-    if package is not None and find_spec(package) is None:
-        raise InputError(f"ways: {name} needs the package {package}, which is missing")
     return WAYS[name]
