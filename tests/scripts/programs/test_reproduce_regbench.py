@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM, Trainer
 
 from mosaic_lab.programs import reproduce
 from mosaic_lab.programs.reproduce import parse
-from mosaic_lab.regbench.experiment import choices, make_config, plan_runs, read_values
+from mosaic_lab.regbench.experiment import fit_config, plan_runs
 from mosaic_lab.regbench.options import NGRAMS
 from mosaic_lab.regbench.report import choose_best, format_table
+from mosaic_lab.training.contestants import choices, read_values
 from mosaic_lab.training.model import PRESETS
 
 CONFIGURATION = Path(__file__).parents[3] / "configuration" / "regbench"
@@ -120,7 +121,7 @@ def test_equal_parameters():
     """All models of the small profile have as many as GPT-2, to half a percent."""
     counts = {}
     for path in (PRESETS / "regbench" / "small").glob("*.json"):
-        config = make_config(read_values(str(path), {}), max_string_length=11)
+        config = fit_config(read_values(str(path), {}), max_string_length=11)
         with torch.device("meta"):
             counts[path.stem] = AutoModelForCausalLM.from_config(config).num_parameters()
     assert len(counts) >= 5
@@ -136,7 +137,7 @@ def test_shipped_recipes(path):
     assert {run.options["model"] for run in runs} == set(benchmark.names)
     for run in runs:
         if run.options["model"] not in NGRAMS:
-            config = make_config(run.options["config"], benchmark.max_string_length)
+            config = fit_config(run.options["config"], benchmark.max_string_length)
             assert config.hidden_size == run.options["config"]["hidden_size"]
             assert config.vocab_size == 20
             assert type(run.options["learning_rate"]) is float
@@ -161,8 +162,8 @@ def test_derived_sizes_follow_the_grid():
     """3.5 pairs a dimension in the mosaic's persistent memories, 4 units in GPT-2's feed-forward network."""
     for hidden_size in (64, 256):
         values = read_values("regbench/full/mosaic", {"hidden_size": hidden_size})
-        assert make_config(values, 49).persistent_memory_size == 7 * hidden_size // 2
-        config = make_config(read_values("regbench/full/gpt2", {"hidden_size": hidden_size}), 49)
+        assert fit_config(values, 49).persistent_memory_size == 7 * hidden_size // 2
+        config = fit_config(read_values("regbench/full/gpt2", {"hidden_size": hidden_size}), 49)
         assert config.n_embd == hidden_size and config.n_inner is None and config.n_positions == 949
 
 
