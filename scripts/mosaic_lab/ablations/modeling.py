@@ -105,7 +105,7 @@ class TrainedPairsBlock(MosaicV2Block):
     def forward(self, hidden_states, masks, cache=None, **kwargs):
         if cache is not None:
             raise ValueError(
-                "use_cache must be False: trained pairs keep no state in the second model's cache"
+                "use_cache must be False: trained pairs keep no state in a cache of the second model"
             )
         recalled, _ = self.contextual_memory(self.contextual_norm(hidden_states), masks=masks, **kwargs)
         hidden_states = hidden_states + recalled

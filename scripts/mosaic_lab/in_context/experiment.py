@@ -48,9 +48,8 @@ def fit_config(values: dict[str, Any], options: dict[str, Any]) -> PreTrainedCon
 @lru_cache
 def load_rows(task: str, seed: int, stream: int, number: int, length: int, counts: tuple[int, ...]) -> Rows:
     """Rows of a stream, drawn once in each process."""
-    return draw_rows(
-        TASKS[task](), [seed, stream, length, len(counts), *counts], number, length, list(counts)
-    )
+    stream_seed = [seed, stream, length, len(counts), *counts]
+    return draw_rows(TASKS[task](), stream_seed, number, length, list(counts))
 
 
 def run_one(run: Run, folder: Path, _: InContextArguments, arguments: TrainingArguments) -> dict[str, Any]:
@@ -64,6 +63,7 @@ def run_one(run: Run, folder: Path, _: InContextArguments, arguments: TrainingAr
     options = run.options
     load = partial(load_rows, options["task"], options["row_seed"])
     training = options["length"], tuple(options["counts"])
+    sizes = {TRAIN: options["num_train"], VALIDATION: options["num_validation"]}
     set_seed(options["seed"])
     model = AutoModelForCausalLM.from_config(fit_config(options["config"], options))
     changes, _ = split_choice(options["chosen"])
@@ -71,10 +71,7 @@ def run_one(run: Run, folder: Path, _: InContextArguments, arguments: TrainingAr
         model,
         arguments,
         folder,
-        (
-            load(TRAIN, options["num_train"], *training),
-            load(VALIDATION, options["num_validation"], *training),
-        ),
+        tuple(load(stream, number, *training) for stream, number in sizes.items()),
         changes | {"seed": options["seed"]},
     )
     accuracy, arrays = [], {}

@@ -1,6 +1,6 @@
-"""Classification in context with anonymous labels: classes that are new in each row, named by arbitrary tokens.
+"""Classification in context with anonymous labels: classes are new in each row, their names arbitrary tokens.
 
-s p s q X  t u q u Y  p s q s X  t t u r Y ...      (four symbols of an example, then the label of its class)
+s p s q X  t u q u Y  p s q s X  t t u r Y ...    (four symbols of an example, then the label of its class)
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ NUM_PREFERRED, PREFERENCE = 4, 0.8
 
 @dataclass(frozen=True)
 class Labels:
-    """Examples of classes, each a distribution over symbols, drawn anew as are the labels that stand for them.
+    """Examples of classes, each a distribution over symbols; both these and labels are new in each row.
 
     Tokens: symbols, labels. Labels of a class's first example in a row cannot be known, and do not count.
     """

@@ -30,8 +30,8 @@ class Recall:
     def check(self, length: int, count: int) -> None:
         if not 1 <= count <= self.num_keys or 4 * count > length:
             raise ValueError(
-                f"{count} pairs do not fit: there are {self.num_keys} keys, and a row of {length} tokens holds "
-                f"{length // 4} pairs and as many questions"
+                f"{count} pairs do not fit: there are {self.num_keys} keys, and a row of {length} tokens "
+                f"holds {length // 4} pairs and as many questions"
             )
 
     def draw_row(self, rng: np.random.Generator, length: int, count: int) -> Row:

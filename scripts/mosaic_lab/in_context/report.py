@@ -122,7 +122,7 @@ def split_by_place(
     """Accuracy by place over all counts at a length, in bars if there are many places.
 
     Returns:
-        `tuple[np.ndarray, np.ndarray]`: mean places of the bars, and accuracies, of those with enough answers.
+        `tuple[np.ndarray, np.ndarray]`: mean places of the bars that have enough answers, and accuracies.
     """
     number, right = (
         _add([arrays[f"{name}_{length}_{count}"] for count in counts]) for name in ("number", "right")

@@ -31,8 +31,8 @@ class ContestantArguments:
     models: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Presets in configuration/model, or config JSONs, of any causal models. A model is called "
-            "by the last part of its name."
+            "help": "Presets in configuration/model, or config JSONs, of any causal models. A model is "
+            "called by the last part of its name."
         },
     )
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "Seeds of the models."})

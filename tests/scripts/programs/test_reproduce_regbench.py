@@ -12,7 +12,7 @@ from mosaic_lab.programs.reproduce import parse
 from mosaic_lab.regbench.experiment import fit_config, plan_runs
 from mosaic_lab.regbench.options import NGRAMS
 from mosaic_lab.regbench.report import choose_best, format_table
-from mosaic_lab.training.contestants import choices, read_values
+from mosaic_lab.training.contestants import read_values
 from mosaic_lab.training.model import PRESETS
 
 CONFIGURATION = Path(__file__).parents[3] / "configuration" / "regbench"
@@ -144,20 +144,6 @@ def test_shipped_recipes(path):
     assert arguments.load_best_model_at_end and "1e-" not in path.read_text()
 
 
-def test_choices():
-    assert choices({}) == [{}]
-    axes = {
-        "width": [{"hidden_size": 8, "intermediate_size": 9}, {"hidden_size": 16}],
-        "learning_rate": [1, 2],
-    }
-    assert choices(axes) == [
-        {"hidden_size": 8, "intermediate_size": 9, "learning_rate": 1},
-        {"hidden_size": 8, "intermediate_size": 9, "learning_rate": 2},
-        {"hidden_size": 16, "learning_rate": 1},
-        {"hidden_size": 16, "learning_rate": 2},
-    ]
-
-
 def test_derived_sizes_follow_the_grid():
     """3.5 pairs a dimension in the mosaic's persistent memories, 4 units in GPT-2's feed-forward network."""
     for hidden_size in (64, 256):
@@ -176,12 +162,18 @@ def test_best_run_is_chosen_by_validation_loss():
             "accuracy": accuracy,
             "tvd": 0.5,
         }
-        | {"num_parameters": 9, "chosen": {}, "best_step": 1}
-        for size, loss, accuracy in ((100, 2.0, 0.9), (100, 1.5, 0.7), (500, 1.7, 0.8))
+        | {"num_parameters": 9, "chosen": {"learning_rate": rate}, "best_step": 1, "seed": seed}
+        for size, rate, seed, loss, accuracy in (
+            (100, 1, 0, 2.0, 0.9),
+            (100, 2, 0, 1.5, 0.7),
+            (100, 2, 1, 1.7, 0.5),
+            (500, 1, 0, 1.7, 0.8),
+        )
     ]
     best = choose_best(results)
-    assert [result["accuracy"] for result in best] == [0.7, 0.8]
-    assert format_table(best).count("mosaic") == 2
+    assert [result["accuracy"] for result in best] == [0.6, 0.8]
+    table = format_table(best)
+    assert table.count("mosaic") == 2 and "1.6000 ± 0.1000" in table and "0.600 ± 0.100" in table
 
 
 @pytest.mark.parametrize(
