@@ -18,6 +18,7 @@ PICTURE = "accuracy.png"
 MOST_PLACES, NUM_BARS = 40, 8
 # Fewer answers say little.
 LEAST_COUNT = 30
+LEGEND_HEIGHT = 0.09
 
 Best = dict[str, list[dict[str, Any]]]
 Arrays = dict[str, dict[str, np.ndarray]]
@@ -79,7 +80,7 @@ def draw(best: Best, arrays: Arrays) -> plt.Figure:
     task, tests = TASKS[first["task"]], [tuple(test) for test in first["tests"]]
     lengths = list(dict.fromkeys(length for length, _ in tests))
     figure, axes = plt.subplots(
-        2, len(lengths), figsize=(3.6 * len(lengths) + 2.4, 6.4), sharey=True, squeeze=False
+        2, len(lengths), figsize=(2.6 + 2.6 * len(lengths), 6.6), sharey=True, squeeze=False
     )
     for column, length in zip(axes.T, lengths, strict=True):
         counts = [count for tested, count in tests if tested == length]
@@ -102,10 +103,10 @@ def draw(best: Best, arrays: Arrays) -> plt.Figure:
         tidy(panel)
     for row in axes:
         row[0].set_ylabel("accuracy")
-    figure.tight_layout()
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.subplots_adjust(right=1 - 2.1 / figure.get_figwidth())
-    figure.legend(handles, labels, loc="center right", frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="lower center", ncols=len(lengths) + 1, frameon=False, fontsize=9)
+    # Below the panels is room for the legend.
+    figure.tight_layout(rect=(0, LEGEND_HEIGHT, 1, 1))
     return figure
 
 
