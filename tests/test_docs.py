@@ -39,7 +39,7 @@ LANGUAGE, SYNTHETIC = "docs/language_modelling.md", "docs/synthetic.md"
 # The results behind the pages.
 MAPS = "attention_maps/tinystories"
 EVALUATIONS = {1: "evaluation/tinystories-1", 2: "evaluation/tinystories-2", 4: "evaluation/tinystories-4"}
-IN_CONTEXT = {"### Facts in a long text": "facts"}
+IN_CONTEXT = {"### Facts in a long text": "facts", "### Anonymous labels": "labels"}
 REGBENCH = {
     "mosaic": "Memory Mosaic",
     "gpt2": "GPT-2",

@@ -10,7 +10,7 @@ from mosaic_lab.core.files import write_arrays
 from mosaic_lab.core.work import ARRAYS, Experiment, Run, share
 from mosaic_lab.in_context.metrics import accuracy_of, count_right
 from mosaic_lab.in_context.options import TASKS, InContextArguments
-from mosaic_lab.in_context.report import write_report
+from mosaic_lab.in_context.report import COUNTS, write_report
 from mosaic_lab.in_context.rows import Rows, draw_rows
 from mosaic_lab.training.contestants import describe_choice, list_contestants, make_config, split_choice
 from mosaic_lab.training.one_run import finish, train, training_seconds
@@ -78,7 +78,7 @@ def run_one(run: Run, folder: Path, _: InContextArguments, arguments: TrainingAr
     for length, count in options["tests"]:
         counts = count_right(trainer.model, load(TEST, options["num_test"], length, (count,)))
         accuracy.append(accuracy_of(counts))
-        arrays |= dict(zip((f"number_{length}_{count}", f"right_{length}_{count}"), counts, strict=True))
+        arrays |= {f"{name}_{length}_{count}": part for name, part in zip(COUNTS, counts, strict=True)}
     write_arrays(folder / ARRAYS, arrays)
     result = {
         "num_parameters": model.num_parameters(),

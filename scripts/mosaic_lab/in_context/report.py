@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from mosaic_lab.core.figures import plt, save_figure, style_of, tidy
 from mosaic_lab.core.files import write_text
@@ -18,6 +18,8 @@ PICTURE = "accuracy.png"
 MOST_PLACES, NUM_BARS = 40, 8
 # Fewer answers say little.
 LEAST_COUNT = 30
+# Arrays of a run for each test, with its length and count behind them.
+COUNTS = ("number", "right")
 LEGEND_HEIGHT = 0.09
 
 Best = dict[str, list[dict[str, Any]]]
@@ -84,13 +86,18 @@ def draw(best: Best, arrays: Arrays) -> plt.Figure:
     )
     for column, length in zip(axes.T, lengths, strict=True):
         counts = [count for tested, count in tests if tested == length]
+        # Places of the largest count that training had, too: several counts would mix both effects.
+        shown = max((count for count in counts if count <= max(first["counts"])), default=counts[0])
         for model, results in best.items():
             style = style_of(model, list(best)) | {"linewidth": 1.3, "markersize": 4}
             accuracy = [
                 [result["accuracy"][tests.index((length, count))] for count in counts] for result in results
             ]
             draw_line(column[0], counts, np.array(accuracy), style)
-            by_place = [split_by_place(arrays[result["name"]], length, counts) for result in results]
+            by_place = [
+                split_by_place(*(arrays[result["name"]][f"{name}_{length}_{shown}"] for name in COUNTS))
+                for result in results
+            ]
             draw_line(column[1], by_place[0][0], np.array([values for _, values in by_place]), style)
         beyond = "" if length <= first["length"] else f", {length / first['length']:g} times the training's"
         column[0].set(title=f"{length} tokens{beyond}", xlabel=task.counted, xscale="log", ylim=(-0.03, 1.03))
@@ -98,7 +105,8 @@ def draw(best: Best, arrays: Arrays) -> plt.Figure:
         column[0].xaxis.set_major_locator(FixedLocator(counts))
         column[0].xaxis.set_minor_locator(NullLocator())
         column[0].set_xticklabels([str(count) for count in counts])
-        column[1].set_xlabel(task.place)
+        column[1].set_xlabel(f"{task.place}, {shown} {task.counted}")
+        column[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     for panel in axes.flat:
         tidy(panel)
     for row in axes:
@@ -117,29 +125,19 @@ def draw_line(panel: plt.Axes, places, values_SP: np.ndarray, style: dict[str, A
         panel.fill_between(places, values_SP.min(0), values_SP.max(0), color=style["color"], alpha=0.15, lw=0)
 
 
-def split_by_place(
-    arrays: dict[str, np.ndarray], length: int, counts: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy by place over all counts at a length, in bars if there are many places.
+def split_by_place(number: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy by place, in bars if there are many places.
+
+    Args:
+        number, right (`np.ndarray` of shape `(places,)`): answers, and right ones.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: mean places of the bars that have enough answers, and accuracies.
     """
-    number, right = (
-        _add([arrays[f"{name}_{length}_{count}"] for count in counts]) for name in ("number", "right")
-    )
     place = np.arange(len(number))
-    bar = place if len(place) <= MOST_PLACES else place * NUM_BARS // length
+    bar = place if len(place) <= MOST_PLACES else place * NUM_BARS // len(place)
     number, right, sum_of_places = (
         np.bincount(bar, weights=weights) for weights in (number, right, number * place)
     )
     enough = number >= LEAST_COUNT
     return sum_of_places[enough] / number[enough], right[enough] / number[enough]
-
-
-def _add(arrays: list[np.ndarray]) -> np.ndarray:
-    """The sum of arrays, the shorter ones filled with zeros."""
-    total = np.zeros(max(map(len, arrays)))
-    for array in arrays:
-        total[: len(array)] += array
-    return total
