@@ -17,11 +17,13 @@ from mosaic_lab.bounding.report import NAMES as POLICY_LABELS
 from mosaic_lab.bounding.report import WHOLE, group_by_memory
 from mosaic_lab.comparison.report import group_runs, losses_of, name_of
 from mosaic_lab.core.work import load_gathered
+from mosaic_lab.in_context.report import format_accuracy
 from mosaic_lab.inspection.report import WORTH_LISTING, mosaics
 from mosaic_lab.merging.parts import ALONE, MERGED, NOTHING
 from mosaic_lab.regbench.report import choose_best
 from mosaic_lab.searching.report import SHARES
 from mosaic_lab.three_moons.report import summarise
+from mosaic_lab.training.contestants import choose_best as choose_best_runs
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "results/README.md")
@@ -37,6 +39,7 @@ LANGUAGE, SYNTHETIC = "docs/language_modelling.md", "docs/synthetic.md"
 # The results behind the pages.
 MAPS = "attention_maps/tinystories"
 EVALUATIONS = {1: "evaluation/tinystories-1", 2: "evaluation/tinystories-2", 4: "evaluation/tinystories-4"}
+IN_CONTEXT = {"### Facts in a long text": "facts", "### Anonymous labels": "labels"}
 REGBENCH = {
     "mosaic": "Memory Mosaic",
     "gpt2": "GPT-2",
@@ -149,7 +152,12 @@ def section(page: str, heading: str) -> str:
 
 def rows(page: str, heading: str) -> list[list[str]]:
     """The cells of all lines of the tables under a heading of a page, without emphasis."""
-    lines = section(page, heading).splitlines()
+    return cells_of(section(page, heading))
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """The cells of all lines of tables, without emphasis."""
+    lines = text.splitlines()
     lines = [line for line in lines if line.startswith("|") and set(line) - set("|- ")]
     return [[re.sub(r"\*\*|`", "", cell).strip() for cell in line.split("|")[1:-1]] for line in lines]
 
@@ -280,6 +288,17 @@ def test_numbers_of_regbench():
         check(scores, [best[model]["accuracy"], best[model]["tvd"]], model)
         number = best[model]["num_parameters"]
         assert parameters == ("-" if number is None else f"{number:,}")
+
+
+@pytest.mark.parametrize(("heading", "task"), IN_CONTEXT.items())
+def test_numbers_of_tasks_in_context(heading, task):
+    """The table of docs/v2.md has all contestants, and columns of the one that the runs left."""
+    best = choose_best_runs(load(f"in_context/{task}"), key=lambda result: result["model"])
+    columns, shown = (
+        [list(column) for column in zip(*table, strict=True)]
+        for table in (cells_of(format_accuracy(best)), rows("docs/v2.md", heading))
+    )
+    assert shown[0][1:] == columns[0][1:] and all(column in columns[1:] for column in shown[1:])
 
 
 def merging_cells(results: list[dict], metrics: list[str], text: str) -> dict[tuple[str, str], list]:

@@ -9,9 +9,9 @@ LIBRARY = Path(__file__).parents[2] / "scripts" / "mosaic_lab"
 # Who may import whom: folders of a line may import those of the lines above it, and not each other.
 FLOORS = (
     {"core"},
-    {"stories"},
+    {"stories", "ablations"},
     {"training"},
-    {"evaluation", "babistories", "benchmark", "three_moons", "regbench", "memories"},
+    {"evaluation", "babistories", "benchmark", "three_moons", "regbench", "in_context", "memories"},
     {"hub", "comparison", "attention_maps", "inspection", "merging", "bounding", "searching", "serving"},
     {"programs"},
 )

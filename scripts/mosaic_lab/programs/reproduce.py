@@ -14,6 +14,7 @@ EXPERIMENTS = {
     "three_moons": "three_moons.experiment",
     "regbench": "regbench.experiment",
     "regbench_data": "regbench.publish",
+    "in_context": "in_context.experiment",
     "comparison": "comparison.experiment",
     "attention_maps": "attention_maps.experiment",
     "inspection": "inspection.experiment",

@@ -1,19 +1,17 @@
 """Options of the experiment `regbench`."""
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from mosaic_lab.core.bounds import SEED
 from mosaic_lab.core.command import check_each_once, check_range
 from mosaic_lab.regbench.data import LONGEST_STRING, MOST_SEQUENCES
+from mosaic_lab.training.contestants import ContestantArguments
 
 NGRAMS = {"1-gram": 1, "2-gram": 2, "3-gram": 3}
 
 
 @dataclass
-class RegBenchArguments:
+class RegBenchArguments(ContestantArguments):
     """The languages, the models that learn to learn them, and their hyperparameters."""
 
     models: list[str] = field(
@@ -36,45 +34,15 @@ class RegBenchArguments:
         default=False, metadata={"help": "Validation and test draw new sequences from the training automata."}
     )
     language_seed: int = field(default=0, metadata={"help": "Seed of automata and sequences."})
-    seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "Seeds of the models."})
-    grid: str = field(
-        default="{}",
-        metadata={
-            "help": "Values to try, of a model's config or the Trainer's options: {model: {name: "
-            "[value, ...]}}. A value that is itself {name: value, ...} sets several at once. All "
-            "combinations run, and the one with the lowest validation loss counts."
-        },
-    )
+
+    untrained = frozenset(NGRAMS)
 
     def __post_init__(self):
+        super().__post_init__()
         sequences = (1, MOST_SEQUENCES)
         check_range(self, num_automata=sequences, num_validation=sequences, num_test=sequences)
-        check_range(self, max_string_length=(1, LONGEST_STRING), language_seed=SEED, seeds=SEED)
-        check_each_once(self, "models", "num_automata", "seeds")
-        if len(set(self.names)) != len(self.models):
-            raise ValueError(f"models must differ in the last parts of their names, not {self.models}")
-        self.grid = self._parse_grid()
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The models by their short names."""
-        return {Path(model).stem: model for model in self.models}
-
-    def _parse_grid(self) -> dict[str, dict[str, list[Any]]]:
-        try:
-            grid = json.loads(self.grid)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"grid must be JSON, not {self.grid!r}: {error}") from error
-        if not isinstance(grid, dict):
-            raise ValueError(f"grid must be {{model: {{name: [value, ...]}}}}, not {self.grid}")
-        for model, axes in grid.items():
-            if not isinstance(axes, dict) or not all(
-                isinstance(values, list) and values for values in axes.values()
-            ):
-                raise ValueError(f"grid: {model} must have {{name: [value, ...]}}, not {axes}")
-            if model not in self.names or model in NGRAMS:
-                raise ValueError(f"grid: {model} is none of the models to train, {', '.join(self.names)}")
-        return grid
+        check_range(self, max_string_length=(1, LONGEST_STRING), language_seed=SEED)
+        check_each_once(self, "num_automata")
 
 
 @dataclass

@@ -6,48 +6,62 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from mosaic_lab.core.figures import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SKY, plt, save_figure, tidy
+from mosaic_lab.core import figures
+from mosaic_lab.core.figures import GREY, plt, save_figure, tidy
 from mosaic_lab.core.files import write_text
 from mosaic_lab.core.tables import table
 from mosaic_lab.core.work import FIGURES, RESULTS, TABLES, gather, load_gathered
 from mosaic_lab.regbench.options import NGRAMS
+from mosaic_lab.training import contestants
+from mosaic_lab.training.contestants import Result, format_values
 
 METRICS = {"accuracy": "accuracy", "tvd": "total variation distance"}
-# The mosaic is always blue; others take what comes next.
-COLOURS = (ORANGE, GREEN, PINK, SKY, AMBER)
-MARKERS = "oDs^vP"
+MEASURED = ("best_step", "validation_loss", *METRICS)
 NGRAM_DASHES = {"1-gram": "-.", "2-gram": ":", "3-gram": "--"}
 # Later positions occur in few sequences.
 LEAST_COUNT = 30
 
 
-def choose_best(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Chooses, for each model and number of automata, the run with the lowest validation loss."""
-    best = {}
-    for result in results:
-        key = (result["model"], result["num_automata"])
-        if key not in best or result["validation_loss"] < best[key]["validation_loss"]:
-            best[key] = result
-    return list(best.values())
+def choose_best(results: list[Result]) -> list[Result]:
+    """Chooses, for each model and number of automata, the hyperparameters with the lowest validation loss.
+
+    Returns:
+        `list[dict]`: results of the chosen runs, which differ in their seeds, as one each: means over the
+        seeds, and in `by_seed` the results themselves.
+    """
+    best = contestants.choose_best(results, key=lambda result: (result["model"], result["num_automata"]))
+    return [average(runs) for runs in best.values()]
 
 
-def format_table(best: list[dict[str, Any]]) -> str:
+def average(runs: list[Result]) -> Result:
+    """The first of several results, with means of what is measured, and all of them as `by_seed`."""
+    means = {
+        name: None if runs[0][name] is None else float(np.mean([run[name] for run in runs]))
+        for name in ("validation_loss", *METRICS)
+    }
+    return runs[0] | means | {"by_seed": runs}
+
+
+def format_table(best: list[Result]) -> str:
     """The best runs as Markdown, by number of automata and then by total variation distance."""
     head = ["automata", "model", "parameters", "chosen", "best step", "validation loss", "accuracy", "TVD"]
     rows = []
     for result in sorted(best, key=lambda result: (result["num_automata"] or 0, result["tvd"])):
-        number, parameters, step = (
+        number, parameters = (
             "-" if result[name] is None else f"{result[name]:,}"
-            for name in ("num_automata", "num_parameters", "best_step")
+            for name in ("num_automata", "num_parameters")
         )
         chosen = ", ".join(f"{name} {value}" for name, value in result["chosen"].items()) or "-"
-        loss = "-" if result["validation_loss"] is None else f"{result['validation_loss']:.4f}"
+        by_seed = {name: [run[name] for run in result["by_seed"]] for name in MEASURED}
+        is_trained = result["seed"] is not None
+        step = ", ".join(f"{step:,}" for step in by_seed["best_step"]) if is_trained else "-"
+        loss = format_values(by_seed["validation_loss"], 4) if is_trained else "-"
         row = [number, result["model"], parameters, chosen, step, loss]
-        rows.append([*row, f"{result['accuracy']:.3f}", f"{result['tvd']:.3f}"])
+        rows.append([*row, *(format_values(by_seed[metric]) for metric in METRICS)])
     return table(head, rows)
 
 
-def write_report(folder: Path, results: list[dict[str, Any]]) -> str:
+def write_report(folder: Path, results: list[Result]) -> str:
     """Gathers the results and arrays in `folder`, and reports on them; returns the table."""
     gather(folder, results)
     return redraw(folder)
@@ -69,13 +83,15 @@ def style_of(model: str, models: list[str]) -> dict[str, Any]:
     """Colour and marker of a model, or dashes of an n-gram."""
     if model in NGRAMS:
         return {"color": GREY, "linestyle": NGRAM_DASHES[model], "label": model}
-    others = [name for name in models if name not in NGRAMS and name != "mosaic"]
-    number = 0 if model == "mosaic" else 1 + others.index(model)
-    colour = BLUE if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
-    return {"color": colour, "marker": MARKERS[number % len(MARKERS)], "label": model}
+    return figures.style_of(model, [name for name in models if name not in NGRAMS])
 
 
-def draw_sizes(best: list[dict[str, Any]]) -> plt.Figure:
+def average_arrays(arrays: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The mean of each array over runs that were tested on the same rows."""
+    return {name: np.mean([saved[name] for saved in arrays], 0) for name in arrays[0]}
+
+
+def draw_sizes(best: list[Result]) -> plt.Figure:
     """Figure 11 of the paper: both metrics against the number of training automata."""
     models = list(dict.fromkeys(result["model"] for result in best))
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
@@ -101,7 +117,7 @@ def draw_sizes(best: list[dict[str, Any]]) -> plt.Figure:
     return figure
 
 
-def draw_places(best: list[dict[str, Any]], arrays: dict[str, dict[str, np.ndarray]]) -> plt.Figure:
+def draw_places(best: list[Result], arrays: dict[str, dict[str, np.ndarray]]) -> plt.Figure:
     """Both metrics by position and by string of the sequence, for the largest number of automata."""
     largest = max((result["num_automata"] or 0 for result in best), default=0)
     models = list(dict.fromkeys(result["model"] for result in best))
@@ -109,7 +125,7 @@ def draw_places(best: list[dict[str, Any]], arrays: dict[str, dict[str, np.ndarr
     for row, (metric, label) in zip(axes, METRICS.items(), strict=True):
         for panel, place in zip(row, ("position", "string"), strict=True):
             for result in best:
-                saved = arrays[result["name"]]
+                saved = average_arrays([arrays[run["name"]] for run in result["by_seed"]])
                 if result["num_automata"] in (None, largest):
                     often = saved[f"count_by_{place}"] >= LEAST_COUNT
                     style = style_of(result["model"], models) | {"marker": "", "linewidth": 1.3}

@@ -13,6 +13,7 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
+import mosaic_lab.ablations  # noqa: F401  (and those that experiments need)
 from mosaic_lab.core.devices import check_dtype
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import read_object

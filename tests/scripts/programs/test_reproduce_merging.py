@@ -14,7 +14,7 @@ from mosaic_lab.merging.report import redraw
 from mosaic_lab.programs import reproduce
 from mosaic_lab.regbench.automata import SEPARATOR
 from mosaic_lab.regbench.data import Sizes, load
-from mosaic_lab.regbench.experiment import make_config
+from mosaic_lab.regbench.experiment import fit_config
 from mosaic_lab.regbench.metrics import measure
 from mosaic_lab.training.corpus import load_stories
 from mosaic_lab.training.options import DataArguments
@@ -67,7 +67,7 @@ def regbench(tmp_path_factory):
     for depth in (1, 2):
         torch.manual_seed(depth)
         sizes = {"hidden_size": 32, "num_hidden_layers": depth, "num_attention_heads": 4}
-        model = MosaicForCausalLM(make_config({"model_type": "mosaic", **sizes}, 11))
+        model = MosaicForCausalLM(fit_config({"model_type": "mosaic", **sizes}, 11))
         folders.append(tmp_path_factory.mktemp(f"mosaic-{depth}"))
         model.save_pretrained(folders[-1])
     return folders

@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM, Trainer
 
 from mosaic_lab.programs import reproduce
 from mosaic_lab.programs.reproduce import parse
-from mosaic_lab.regbench.experiment import choices, make_config, plan_runs, read_values
+from mosaic_lab.regbench.experiment import fit_config, plan_runs
 from mosaic_lab.regbench.options import NGRAMS
 from mosaic_lab.regbench.report import choose_best, format_table
+from mosaic_lab.training.contestants import read_values
 from mosaic_lab.training.model import PRESETS
 
 CONFIGURATION = Path(__file__).parents[3] / "configuration" / "regbench"
@@ -120,7 +121,7 @@ def test_equal_parameters():
     """All models of the small profile have as many as GPT-2, to half a percent."""
     counts = {}
     for path in (PRESETS / "regbench" / "small").glob("*.json"):
-        config = make_config(read_values(str(path), {}), max_string_length=11)
+        config = fit_config(read_values(str(path), {}), max_string_length=11)
         with torch.device("meta"):
             counts[path.stem] = AutoModelForCausalLM.from_config(config).num_parameters()
     assert len(counts) >= 5
@@ -136,33 +137,19 @@ def test_shipped_recipes(path):
     assert {run.options["model"] for run in runs} == set(benchmark.names)
     for run in runs:
         if run.options["model"] not in NGRAMS:
-            config = make_config(run.options["config"], benchmark.max_string_length)
+            config = fit_config(run.options["config"], benchmark.max_string_length)
             assert config.hidden_size == run.options["config"]["hidden_size"]
             assert config.vocab_size == 20
             assert type(run.options["learning_rate"]) is float
     assert arguments.load_best_model_at_end and "1e-" not in path.read_text()
 
 
-def test_choices():
-    assert choices({}) == [{}]
-    axes = {
-        "width": [{"hidden_size": 8, "intermediate_size": 9}, {"hidden_size": 16}],
-        "learning_rate": [1, 2],
-    }
-    assert choices(axes) == [
-        {"hidden_size": 8, "intermediate_size": 9, "learning_rate": 1},
-        {"hidden_size": 8, "intermediate_size": 9, "learning_rate": 2},
-        {"hidden_size": 16, "learning_rate": 1},
-        {"hidden_size": 16, "learning_rate": 2},
-    ]
-
-
 def test_derived_sizes_follow_the_grid():
     """3.5 pairs a dimension in the mosaic's persistent memories, 4 units in GPT-2's feed-forward network."""
     for hidden_size in (64, 256):
         values = read_values("regbench/full/mosaic", {"hidden_size": hidden_size})
-        assert make_config(values, 49).persistent_memory_size == 7 * hidden_size // 2
-        config = make_config(read_values("regbench/full/gpt2", {"hidden_size": hidden_size}), 49)
+        assert fit_config(values, 49).persistent_memory_size == 7 * hidden_size // 2
+        config = fit_config(read_values("regbench/full/gpt2", {"hidden_size": hidden_size}), 49)
         assert config.n_embd == hidden_size and config.n_inner is None and config.n_positions == 949
 
 
@@ -175,12 +162,18 @@ def test_best_run_is_chosen_by_validation_loss():
             "accuracy": accuracy,
             "tvd": 0.5,
         }
-        | {"num_parameters": 9, "chosen": {}, "best_step": 1}
-        for size, loss, accuracy in ((100, 2.0, 0.9), (100, 1.5, 0.7), (500, 1.7, 0.8))
+        | {"num_parameters": 9, "chosen": {"learning_rate": rate}, "best_step": 1, "seed": seed}
+        for size, rate, seed, loss, accuracy in (
+            (100, 1, 0, 2.0, 0.9),
+            (100, 2, 0, 1.5, 0.7),
+            (100, 2, 1, 1.7, 0.5),
+            (500, 1, 0, 1.7, 0.8),
+        )
     ]
     best = choose_best(results)
-    assert [result["accuracy"] for result in best] == [0.7, 0.8]
-    assert format_table(best).count("mosaic") == 2
+    assert [result["accuracy"] for result in best] == [0.6, 0.8]
+    table = format_table(best)
+    assert table.count("mosaic") == 2 and "1.6000 ± 0.1000" in table and "0.600 ± 0.100" in table
 
 
 @pytest.mark.parametrize(
