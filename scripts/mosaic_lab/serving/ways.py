@@ -132,7 +132,12 @@ def serve_by_engine(
     """
     with TemporaryDirectory() as name:
         folder = Path(name)
-        model.save_pretrained(folder / "model")
+        saved = model
+        if engine == "mlx" and model.config.model_type == "gpt2":
+            # mlx-lm wants the names that the published checkpoints have: those of the body, and `n_ctx`.
+            saved = model.base_model
+            saved.config.n_ctx = saved.config.n_positions
+        saved.save_pretrained(folder / "model")
         request = {"model": str(folder / "model"), "prompts": prompts, "new_tokens": options.new_tokens}
         (folder / "request.json").write_text(json.dumps({**request, "num_threads": options.num_threads}))
         program = Path(__file__).with_name(f"{engine}_engine.py")
