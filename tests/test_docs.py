@@ -301,6 +301,23 @@ def test_numbers_of_tasks_in_context(heading, task):
     assert shown[0][1:] == columns[0][1:] and all(column in columns[1:] for column in shown[1:])
 
 
+def test_numbers_of_long_contexts():
+    """The table of docs/v2.md has all models of the comparison, and the last stretches of long rows."""
+    page, heading = "docs/v2.md", "## Stories, and contexts beyond those of training"
+    labels = {"mosaic": "mosaic", "mosaic_v2": "mosaic-v2", "llama": "Llama", "gpt2": "GPT-2"}
+    losses = {result["name"]: result for result in load("comparison/v2")}
+    stretches = load("evaluation/contexts", "evaluation.json")["texts"][0]["stretches"]
+    shown = rows(page, heading)[0][3:]
+    stretches = [each for each in stretches if f"{each['first']} to {each['last']}" in shown]
+    assert len(shown) == len(stretches) and len(rows(page, heading)) == 1 + len(losses)
+    for name, result in losses.items():
+        label = labels[result["model_type"]] + (", fixed delay" if "fixed" in name else "")
+        validation, *long = row(page, heading, str(result["num_layers"]), label)
+        check([validation], [result["validation_loss"]], name)
+        found = [each["models"][name]["mean"] for each in stretches if name in each["models"]]
+        check([cell for cell in long if cell], found, name)
+
+
 def merging_cells(results: list[dict], metrics: list[str], text: str) -> dict[tuple[str, str], list]:
     """By depth and content of the memory, the values of each cell of a table of docs/memories.md."""
     memories = {MERGED: "all parts", ALONE: "the last part", NOTHING: "nothing"}

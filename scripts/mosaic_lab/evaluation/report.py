@@ -173,8 +173,10 @@ def draw_positions(results: dict[str, Any], arrays: dict[str, np.ndarray]) -> pl
     if others:
         axes[1, 0].set_ylabel(f"difference to\n{next(iter(styles))}")
     handles = [plt.Line2D([], [], label=architecture, **style) for architecture, style in styles.items()]
-    axes[0, -1].legend(handles=handles, frameon=False, fontsize=8)
-    figure.tight_layout()
+    num_columns = len(texts)
+    figure.legend(handles=handles, ncols=num_columns, loc="upper center", frameon=False, fontsize=8)
+    height = 0.25 * -(-len(handles) // num_columns)
+    figure.tight_layout(rect=(0, 0, 1, 1 - height / figure.get_figheight()))
     return figure
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from mosaic_lab.evaluation.intervals import bootstrap_weights, interval_record, ratio_interval
 
-# Positions that are averaged in one point of the curves.
-BIN = 16
+# Positions that are averaged in one point of the curves, and points of a long one at most.
+BIN, NUM_POINTS = 16, 64
 HALVES = ("first_half", "second_half", "second_half_alone", "gain")
 
 # By model, what its run measured.
@@ -144,12 +144,14 @@ def summarise_induction(arrays: dict[str, np.ndarray], seed: int) -> tuple[dict[
 
 
 def bin_positions(curve_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of tokens behind, and means over 16 positions each; an incomplete bin at the end is dropped.
+    """Numbers of tokens behind, and means over 16 positions each, or more in contexts above 1,024 tokens.
+
+    An incomplete bin at the end is dropped.
 
     Args:
         curve_T (`np.ndarray` of shape `(..., time)`): a value for each position.
     """
-    size = min(BIN, curve_T.shape[-1])
+    size = min(max(BIN, curve_T.shape[-1] // NUM_POINTS), curve_T.shape[-1])
     num_bins = curve_T.shape[-1] // size
     means = curve_T[..., : num_bins * size].reshape(*curve_T.shape[:-1], num_bins, size).mean(-1)
     return (np.arange(num_bins) + 0.5) * size + 0.5, means
