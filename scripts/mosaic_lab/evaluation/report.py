@@ -175,7 +175,7 @@ def draw_positions(results: dict[str, Any], arrays: dict[str, np.ndarray]) -> pl
     handles = [plt.Line2D([], [], label=architecture, **style) for architecture, style in styles.items()]
     num_columns = len(texts)
     figure.legend(handles=handles, ncols=num_columns, loc="upper center", frameon=False, fontsize=8)
-    height = 0.25 * -(-len(handles) // num_columns)
+    height = 0.19 * -(-len(handles) // num_columns)
     figure.tight_layout(rect=(0, 0, 1, 1 - height / figure.get_figheight()))
     return figure
 
