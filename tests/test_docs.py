@@ -450,19 +450,24 @@ def test_numbers_of_the_front_page():
     assert re.findall(r"\d+ of \d+", bullet("Predictive disentanglement")) == counts
 
 
-def test_numbers_of_bounded_memories():
-    page, results = "docs/bounded_memories.md", load("bounding/small")
+BOUNDED = {
+    "## What a bound costs": ("small", lambda result: result["value"][0]),
+    "### Facts far back": ("small", lambda result: result["recall"][0]),
+    "### A language learned in context": ("regbench", lambda result: result["value"][0]),
+}
+
+
+@pytest.mark.parametrize("heading", BOUNDED)
+def test_numbers_of_bounded_memories(heading):
+    name, value = BOUNDED[heading]
+    page, results = "docs/bounded_memories.md", load(f"bounding/{name}")
     groups = group_by_memory(results)
     bounds = sorted({result["bound"] for result in results} - {None})
-    for heading, value in {
-        "## What a bound costs": lambda result: result["value"][0],
-        "### Facts far back": lambda result: result["recall"][0],
-    }.items():
-        assert len(rows(page, heading)) == 1 + len(groups)
-        for (depth, policy), by_bound in groups.items():
-            label = POLICY_LABELS.get(policy, policy)
-            values = [value(by_bound[None if policy == WHOLE else bound]) for bound in bounds]
-            check(row(page, heading, str(depth), label), values, policy)
+    assert len(rows(page, heading)) == 1 + len(groups)
+    for (depth, policy), by_bound in groups.items():
+        label = POLICY_LABELS.get(policy, policy)
+        values = [value(by_bound[None if policy == WHOLE else bound]) for bound in bounds]
+        check(row(page, heading, str(depth), label), values, policy)
 
 
 def test_numbers_of_searched_memories():

@@ -190,9 +190,11 @@ def draw(runs: list[tuple[dict[str, Any], dict[str, np.ndarray]]]) -> plt.Figure
         labels.append(f"recall over {max(distances):,} tokens,\nnats")
     for row, label in zip(axes, labels, strict=True):
         row[0].set_ylabel(label, fontsize=9)
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), ncols=4, loc="upper center", frameon=False, fontsize=9
-    )
+    shown = [panel.get_legend_handles_labels() for panel in axes[0]]
+    # Not every depth has every memory.
+    by_name = {name: handle for handles, names in shown for handle, name in zip(handles, names, strict=True)}
+    style = {"ncols": 4, "loc": "upper center", "frameon": False, "fontsize": 9}
+    figure.legend(by_name.values(), by_name.keys(), **style)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / (2.6 * num_rows)))
     return figure
 
