@@ -33,8 +33,17 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             if written.is_file():
                 # safetensors keeps its files from other users; these are like any other file.
                 written.chmod((place / "mode").stat().st_mode)
-                with written.open("rb") as file:
-                    os.fsync(file.fileno())
+            sync(written)
         os.replace(partial, path)
+        sync(path.parent)
     finally:
         shutil.rmtree(place)
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

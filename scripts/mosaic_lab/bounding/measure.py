@@ -66,8 +66,12 @@ def plan_memories(
         `list[Run]`: runs whose input is a function from tokens to logits.
 
     Raises:
-        InputError: for a model that cannot be used.
+        InputError: for a model that cannot be used, or several of a kind and depth, whose lines in the tables
+            would be the same.
     """
+    kinds = [(model.network.config.model_type, model.network.config.num_hidden_layers) for model in models]
+    if repeated := [model.name for model, kind in zip(models, kinds, strict=True) if kinds.count(kind) > 1]:
+        raise InputError(f"models: {', '.join(repeated)}: at most one of each kind and depth")
     measures = [(text, measure) for text in texts for measure in text.measures]
     about = {
         "dtype": bounding.dtype,

@@ -2,16 +2,15 @@
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from modeling_mosaic import complete_files
 from mosaic_lab.core.errors import InputError
 
 # Held while a program writes into an output folder. Uploads of a folder by transformers pass over such names.
@@ -76,39 +75,17 @@ def occupying(folder: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a new name beside `path` for a file or a folder, and moves it to `path` once it is complete.
-
-    Nobody sees a half-written output, whenever the process or the machine stops: what was written is on the
-    disk before it gets its name. If the block fails, what it wrote is deleted and `path` stays as it was. A
-    folder takes the place of nothing or of an empty folder only.
+    """The library's `replacing`.
 
     Raises:
         InputError: if nothing can be written there.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-    try:
-        partial = place / path.name
+    with ExitStack() as stack:
+        try:
+            partial = stack.enter_context(complete_files.replacing(path))
+        except ValueError as error:
+            raise InputError(error) from error
         yield partial
-        for written in (partial, *partial.rglob("*")):
-            sync(written)
-        os.replace(partial, path)
-        sync(path.parent)
-    finally:
-        shutil.rmtree(place)
-
-
-def sync(path: str | os.PathLike) -> None:
-    """Waits until a file's content, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -20,7 +20,7 @@ greedily; {contestants} parameters (random weights), hidden size {hidden_size}, 
 {threads} on {label}.
 
 Medians of up to {rounds} rounds, in which all take turns; ratios are medians within rounds (least to most).
-Tokens are new ones. The processor's time is that of the process, for a new token. The first token comes to
+Tokens are new ones. The processor's time is that of all processes, for a new token. The first token comes to
 the median request after, and to the one that waits longest. As one by one: requests with the same tokens.
 
 """

@@ -23,7 +23,7 @@ PADDING = 0
 @dataclass
 class Served:
     """What requests got: new tokens, the seconds until the first of them; and until all had all, by the clock
-    on the wall and by that of the process."""
+    on the wall and by that of the processor."""
 
     tokens: list[list[int]]
     first_seconds: list[float]

@@ -9,9 +9,10 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from modeling_mosaic.complete_files import sync
 from modeling_mosaic.push_callback import PushModelCode
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import occupying, sync
+from mosaic_lab.core.files import occupying
 from mosaic_lab.core.hub_access import naming_hub_errors
 from mosaic_lab.training.corpus import load_stories, stream_stories
 from mosaic_lab.training.model import build_model, is_trained, list_presets

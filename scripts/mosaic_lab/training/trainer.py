@@ -13,8 +13,9 @@ from torch.distributed.fsdp import FSDPModule
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from modeling_mosaic.complete_files import sync
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.core.files import read_object, sync, write_json, write_text
+from mosaic_lab.core.files import read_object, write_json, write_text
 from mosaic_lab.training.weights import find_nonfinite
 
 # Lists the other files of a checkpoint with their checksums; written once they are on the disk.

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -151,3 +152,10 @@ def test_strings_are_measured_as_their_automata_have_it(learners, tmp_path):
     result = runs["gpt2/window-8"][0]
     assert result["measures"] == ["total variation distance", "share of illegal symbols"]
     assert "Planted" not in (out / "results.md").read_text()
+
+
+def test_models_whose_lines_would_be_the_same(learners, tmp_path, read_error):
+    shutil.copytree(learners / "mosaic", tmp_path / "again")
+    models = ["--models", str(learners / "mosaic"), str(tmp_path / "again")]
+    said = read_error(reproduce.main, "bounding/regbench", *models, "--output_dir", str(tmp_path / "out"))
+    assert "mosaic, again: at most one of each kind and depth" in said and not (tmp_path / "out").exists()
