@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -226,11 +227,11 @@ def test_half_precision_compiled(models, prompts):
 
 @pytest.fixture
 def port(models, tmp_path):
-    """The port of vLLM's OpenAI server in a process of its own."""
+    """The port of `vllm serve` in a process of its own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         number = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", models["plain"][1]]
+    command = [Path(sys.executable).with_name("vllm"), "serve", models["plain"][1]]
     command += ["--dtype", "float32", "--enforce-eager", "--port", number, "--served-model-name", "mosaic"]
     log = tmp_path / "server.log"
     with log.open("w") as file:
