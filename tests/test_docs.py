@@ -15,7 +15,8 @@ from mosaic_lab.attention_maps.report import group as group_maps
 from mosaic_lab.benchmark.report import compute_ratios
 from mosaic_lab.bounding.report import NAMES as POLICY_LABELS
 from mosaic_lab.bounding.report import WHOLE, group_by_memory
-from mosaic_lab.comparison.report import group_runs, losses_of, name_of
+from mosaic_lab.comparison.report import group_runs, losses_of
+from mosaic_lab.core.figures import name_of
 from mosaic_lab.core.work import load_gathered
 from mosaic_lab.in_context.report import format_accuracy
 from mosaic_lab.inspection.report import WORTH_LISTING, mosaics
@@ -239,8 +240,12 @@ def test_the_sample_is_described_once():
         assert row(LANGUAGE, "## On TinyStories", file) == described
 
 
-def test_numbers_of_operations():
-    (path,) = (ROOT / "results" / "benchmark").glob("*-operations-*.json")
+@pytest.mark.parametrize(
+    ("page", "recipe", "peer"),
+    [("docs/speed.md", "operations", "gpt2"), ("docs/v2.md", "v2-operations", "llama")],
+)
+def test_numbers_of_operations(page, recipe, peer):
+    (path,) = (ROOT / "results" / "benchmark").glob(f"????-??-??-{recipe}-*.json")
     cells = {cell["name"].removesuffix("-eager"): cell for cell in json.loads(path.read_text())["cells"]}
     shown = {
         "a decoded token, one row": "operations-decode-64+2-batch1",
@@ -248,11 +253,11 @@ def test_numbers_of_operations():
         "prefill of 512 tokens": "operations-prefill-512-batch1",
         "training step, 512 tokens": "operations-train-512-batch1",
     }
-    assert [cells[0] for cells in rows("docs/speed.md", "## Operations")[1:]] == list(shown)
+    assert [cells[0] for cells in rows(page, "## Operations")[1:]] == list(shown)
     for label, name in shown.items():
         counts = cells[name]["operations"]
-        numbers = [counts["mosaic"], counts["gpt2"], counts["mosaic"] / counts["gpt2"]]
-        check(row("docs/speed.md", "## Operations", label), numbers, name)
+        numbers = [counts["mosaic"], counts[peer], counts["mosaic"] / counts[peer]]
+        check(row(page, "## Operations", label), numbers, name)
 
 
 def test_numbers_of_other_text():
