@@ -51,18 +51,16 @@ class Contestant:
         if self.cell.task == "train":
             return self.train_step(tokens)
         with torch.no_grad():
-            return self.prefill(tokens) if self.cell.task == "prefill" else self.decode(tokens)
+            if self.cell.task == "decode":
+                return self.decode(tokens)
+            return self.model(input_ids=tokens, use_cache=True, logits_to_keep=1)
 
     def train_step(self, tokens: torch.Tensor) -> None:
-        is_mixed = self.options.dtype == "bfloat16"
-        with torch.autocast(self.options.device, torch.bfloat16, enabled=is_mixed):
+        with torch.autocast(self.options.device, torch.bfloat16, enabled=self.options.dtype == "bfloat16"):
             loss = self.model(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-    def prefill(self, tokens: torch.Tensor) -> None:
-        self.model(input_ids=tokens, use_cache=True, logits_to_keep=1)
 
     def decode(self, tokens: torch.Tensor) -> float:
         clock = TokenClock(self.options.device)

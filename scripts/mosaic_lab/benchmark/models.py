@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from modeling_mosaic.plain_mosaic import PlainMosaic
 from modeling_mosaic.plain_mosaic_v2 import PlainMosaicV2
-from mosaic_lab.benchmark.options import BenchmarkArguments
+from mosaic_lab.benchmark.options import SizeArguments
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.figures import name_of
 
@@ -23,7 +23,7 @@ class Family(NamedTuple):
     """A mosaic's peer, the field that makes both equally large, and the equations that it must compute."""
 
     peer: str
-    size: str
+    memory_size: str
     plain: type
 
 
@@ -33,11 +33,11 @@ FAMILIES = {
 }
 
 
-def build(name: str, options: BenchmarkArguments, positions: int = COUNTED_POSITIONS, size: int = 0):
+def build(name: str, options: SizeArguments, positions: int = COUNTED_POSITIONS, memory_size: int = 0):
     """A model without dropout for rows of up to `positions` tokens: the peer by its name, else the mosaic.
 
     A Llama has the feed-forward networks of its paper, 8/3 of the width; a mosaic is as large as its peer
-    unless its `size` is given.
+    unless `memory_size`, of its persistent memory, is given.
     """
     family = FAMILIES[options.model]
     fields = {
@@ -45,8 +45,8 @@ def build(name: str, options: BenchmarkArguments, positions: int = COUNTED_POSIT
         "llama": {"intermediate_size": 8 * options.hidden_size // 3},
     }.get(name)
     if fields is None:
-        size = size or balance_parameters(options)["size"]
-        fields = {family.size: size, "attention_dropout": 0.0, "hidden_dropout": 0.0}
+        memory_size = memory_size or balance_parameters(options)["memory_size"]
+        fields = {family.memory_size: memory_size, "attention_dropout": 0.0, "hidden_dropout": 0.0}
     config = AutoConfig.for_model(
         family.peer if name == family.peer else options.model,
         **{name: getattr(options, name) for name in SIZES},
@@ -59,12 +59,12 @@ def build(name: str, options: BenchmarkArguments, positions: int = COUNTED_POSIT
     return AutoModelForCausalLM.from_config(config)
 
 
-def balance_parameters(options: BenchmarkArguments) -> dict[str, Any]:
-    """Chooses the size of the mosaic that comes nearest to its peer's number of parameters.
+def balance_parameters(options: SizeArguments) -> dict[str, Any]:
+    """Chooses the mosaic's persistent memory so that it comes nearest to its peer's number of parameters.
 
     Returns:
-        `dict`: `size` (a multiple of 16, of the family's field), parameters of `mosaic` and, by its name, of
-        the peer, at 512 positions, and their `difference` (relative).
+        `dict`: `memory_size` (a multiple of 16), parameters of `mosaic` and, by its name, of the peer, at 512
+        positions, and their `difference` (relative).
 
     Raises:
         InputError: if the numbers differ by more than 1%, as they can in very small models.
@@ -72,7 +72,7 @@ def balance_parameters(options: BenchmarkArguments) -> dict[str, Any]:
     peer = FAMILIES[options.model].peer
     with torch.device("meta"):
         target = count_parameters(build(peer, options))
-        least, more = (count_parameters(build("mosaic", options, size=steps * SIZE_STEP)) for steps in (1, 2))
+        least, more = (count_parameters(build("mosaic", options, memory_size=n * SIZE_STEP)) for n in (1, 2))
     steps = max(0, round((target - least) / (more - least)))
     mosaic = least + steps * (more - least)
     difference = mosaic / target - 1
@@ -82,7 +82,8 @@ def balance_parameters(options: BenchmarkArguments) -> dict[str, Any]:
             f"{options.vocab_size}: too small to compare, as a mosaic of {mosaic:,} parameters comes nearest "
             f"to {name_of(peer)}'s {target:,}, which is more than {LARGEST_DIFFERENCE:.0%} away"
         )
-    return {"size": (1 + steps) * SIZE_STEP, "mosaic": mosaic, peer: target, "difference": difference}
+    memory_size = (1 + steps) * SIZE_STEP
+    return {"memory_size": memory_size, "mosaic": mosaic, peer: target, "difference": difference}
 
 
 def count_parameters(model: nn.Module) -> int:

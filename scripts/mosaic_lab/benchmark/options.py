@@ -11,17 +11,25 @@ EXECUTIONS = ("eager", "compiled")
 
 
 @dataclass
-class BenchmarkArguments:
-    """The models, their size, and what is measured."""
+class SizeArguments:
+    """The size of the models."""
 
-    model: Literal["mosaic", "mosaic_v2"] = field(
-        default="mosaic",
-        metadata={"help": "The kind of mosaic: mosaic, against GPT-2, or mosaic_v2, against Llama."},
-    )
+    # The kind of mosaic, where none can be chosen: no option.
+    model = "mosaic"
+
     hidden_size: int = field(default=256, metadata={"help": "Width of the residual stream."})
     num_hidden_layers: int = field(default=4, metadata={"help": "Blocks of each model."})
     num_attention_heads: int = field(default=8, metadata={"help": "Heads (memory units) per block."})
     vocab_size: int = field(default=8192, metadata={"help": "Tokens in the vocabulary."})
+
+
+@dataclass
+class BenchmarkArguments(SizeArguments):
+    """The models, and what is measured."""
+
+    model: Literal["mosaic", "mosaic_v2"] = field(
+        default="mosaic", metadata={"help": "mosaic, against GPT-2, or mosaic_v2, against Llama."}
+    )
     device: Literal["cpu", "cuda"] = field(default="cpu", metadata={"help": "Where everything is measured."})
     dtype: Literal["float32", "bfloat16"] = field(
         default="float32",

@@ -49,7 +49,7 @@ def draw(result: dict[str, Any], path: str | os.PathLike) -> None:
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
     figure.suptitle(
         f"Benchmark {result['recipe']} on {result['hardware']['label']}: "
-        f"{options['num_hidden_layers']} layers, "
+        f"{name_of(options.get('model', 'mosaic'))} of {options['num_hidden_layers']} layers, "
         f"{result['parameters']['mosaic'] / 1e6:.1f} million parameters each, {options['dtype']}",
         fontsize=12,
     )

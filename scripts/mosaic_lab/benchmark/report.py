@@ -63,7 +63,7 @@ def get_measured(cell: dict[str, Any]) -> dict[str, list[float]]:
 def format_report(result: dict[str, Any]) -> str:
     """All of the report."""
     options, hardware, versions = result["options"], result["hardware"], result["versions"]
-    parameters, (peer, size, plain) = result["parameters"], FAMILIES[options["model"]]
+    parameters, (peer, memory_size, plain) = result["parameters"], FAMILIES[options["model"]]
     machine = [f"{hardware['processor']}, {hardware['cores']} cores, torch threads: {hardware['threads']}"]
     machine = [hardware["gpu"], *machine] if "gpu" in hardware else machine
     about = {"peer": PEERS[peer], "plain": f"{plain.__module__.replace('.', '/')}.py"}
@@ -78,7 +78,8 @@ def format_report(result: dict[str, Any]) -> str:
 - Size: hidden size {options["hidden_size"]}, {options["num_hidden_layers"]} layers of \
 {options["num_attention_heads"]} heads, vocabulary {options["vocab_size"]:,}; {options["dtype"]}
 - Parameters: {name_of(options["model"])} {parameters["mosaic"]:,}, {PEERS[peer]} {parameters[peer]:,} \
-({parameters["difference"]:+.2%}; vectors of positions beyond 512 do not count); {size} {parameters["size"]:,}
+({parameters["difference"]:+.2%}; vectors of positions beyond 512 do not count); {memory_size} \
+{parameters["memory_size"]:,}
 - {_format_check(result["check"])}
 
 {format_tables(result["cells"])}

@@ -13,7 +13,13 @@ from mosaic_lab.benchmark.cells import make_tokens, plan_cells
 from mosaic_lab.benchmark.check import compare
 from mosaic_lab.benchmark.contestants import Contestant
 from mosaic_lab.benchmark.memory import in_fresh_process
-from mosaic_lab.benchmark.models import FAMILIES, SIZE_STEP, balance_parameters, build, count_parameters
+from mosaic_lab.benchmark.models import (
+    FAMILIES,
+    SIZE_STEP,
+    balance_parameters,
+    build,
+    count_parameters,
+)
 from mosaic_lab.benchmark.options import BenchmarkArguments
 from mosaic_lab.core.command import CommandParser
 from mosaic_lab.core.errors import InputError
@@ -306,14 +312,14 @@ def test_shipped_recipes(path):
     assert type(options.min_seconds) is float
     assert all(type(number) is int for number in options.contexts + options.decode_batches)
     balance, peer = balance_parameters(options), FAMILIES[options.model].peer
-    assert balance["size"] % SIZE_STEP == 0 and abs(balance["difference"]) < 0.01
+    assert balance["memory_size"] % SIZE_STEP == 0 and abs(balance["difference"]) < 0.01
     with torch.device("meta"):
         assert count_parameters(build("mosaic", options)) == balance["mosaic"]
         assert count_parameters(build(peer, options)) == balance[peer]
         longer = count_parameters(build(peer, options, 700))
         assert longer - balance[peer] == (188 * options.hidden_size if peer == "gpt2" else 0)
         # A step further is no nearer.
-        further = count_parameters(build("mosaic", options, size=balance["size"] + SIZE_STEP))
+        further = count_parameters(build("mosaic", options, memory_size=balance["memory_size"] + SIZE_STEP))
     assert abs(balance["mosaic"] - balance[peer]) <= (further - balance["mosaic"]) / 2
     names = [cell.name for cell in plan_cells(options)]
     assert len(set(names)) == len(names)
