@@ -24,8 +24,13 @@ class PlainMosaicV2:
         self.config = model.config
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
 
-    def logits(self, tokens_BT: torch.Tensor, delay: int | None = None) -> torch.Tensor:
-        """Figure 2. Logits `(batch, time, vocab)`, with the m of inference, or that of a training step."""
+    def logits(
+        self, tokens_BT: torch.Tensor, delay: int | None = None, last_only: bool = False
+    ) -> torch.Tensor:
+        """Figure 2. Logits `(batch, time, vocab)`, or `(batch, 1, vocab)` of the last token alone.
+
+        With the m of inference, or that of a training step.
+        """
         delay = self.config.long_memory_delay if delay is None else delay
         x_BTC = F.embedding(tokens_BT, self.parameters["model.embed_tokens.weight"])
         for layer in range(self.config.num_hidden_layers):
@@ -34,7 +39,8 @@ class PlainMosaicV2:
             x_BTC = x_BTC + self.contextual_memory(normed_BTC, f"{name}.contextual_memory", delay)
             normed_BTC = self.rms_norm(x_BTC, f"{name}.persistent_norm")
             x_BTC = x_BTC + self.persistent_memory(normed_BTC, f"{name}.persistent_memory")
-        return self.linear(self.config.logit_scale * self.rms_norm(x_BTC, "model.norm"), "lm_head")
+        x_BTC = self.rms_norm(x_BTC, "model.norm")[:, -1 if last_only else 0 :]
+        return self.linear(self.config.logit_scale * x_BTC, "lm_head")
 
     def contextual_memory(self, x_BTC: torch.Tensor, name: str, delay: int) -> torch.Tensor:
         """Both memories side by side, and W_o, each half of which is stored with its memory."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,14 @@ from mosaic_lab.attention_maps.report import group as group_maps
 from mosaic_lab.benchmark.report import compute_ratios
 from mosaic_lab.bounding.report import NAMES as POLICY_LABELS
 from mosaic_lab.bounding.report import WHOLE, group_by_memory
-from mosaic_lab.comparison.report import group_runs, losses_of, name_of
+from mosaic_lab.comparison.report import group_runs, losses_of
+from mosaic_lab.core.figures import name_of
 from mosaic_lab.core.work import load_gathered
 from mosaic_lab.in_context.report import format_accuracy
 from mosaic_lab.inspection.report import WORTH_LISTING, mosaics
 from mosaic_lab.merging.parts import ALONE, MERGED, NOTHING
+from mosaic_lab.merging.report import average
+from mosaic_lab.merging.report import group as group_merged
 from mosaic_lab.regbench.report import choose_best
 from mosaic_lab.searching.report import SHARES
 from mosaic_lab.three_moons.report import summarise
@@ -239,8 +243,12 @@ def test_the_sample_is_described_once():
         assert row(LANGUAGE, "## On TinyStories", file) == described
 
 
-def test_numbers_of_operations():
-    (path,) = (ROOT / "results" / "benchmark").glob("*-operations-*.json")
+@pytest.mark.parametrize(
+    ("page", "recipe", "peer"),
+    [("docs/speed.md", "operations", "gpt2"), ("docs/v2.md", "v2-operations", "llama")],
+)
+def test_numbers_of_operations(page, recipe, peer):
+    (path,) = (ROOT / "results" / "benchmark").glob(f"????-??-??-{recipe}-*.json")
     cells = {cell["name"].removesuffix("-eager"): cell for cell in json.loads(path.read_text())["cells"]}
     shown = {
         "a decoded token, one row": "operations-decode-64+2-batch1",
@@ -248,11 +256,11 @@ def test_numbers_of_operations():
         "prefill of 512 tokens": "operations-prefill-512-batch1",
         "training step, 512 tokens": "operations-train-512-batch1",
     }
-    assert [cells[0] for cells in rows("docs/speed.md", "## Operations")[1:]] == list(shown)
+    assert [cells[0] for cells in rows(page, "## Operations")[1:]] == list(shown)
     for label, name in shown.items():
         counts = cells[name]["operations"]
-        numbers = [counts["mosaic"], counts["gpt2"], counts["mosaic"] / counts["gpt2"]]
-        check(row("docs/speed.md", "## Operations", label), numbers, name)
+        numbers = [counts["mosaic"], counts[peer], counts["mosaic"] / counts[peer]]
+        check(row(page, "## Operations", label), numbers, name)
 
 
 def test_numbers_of_other_text():
@@ -323,20 +331,21 @@ def test_numbers_of_long_contexts():
         check([cell for cell in long if cell], found, name)
 
 
-def merging_cells(results: list[dict], metrics: list[str], text: str) -> dict[tuple[str, str], list]:
-    """By depth and content of the memory, the values of each cell of a table of docs/memories.md."""
-    memories = {MERGED: "all parts", ALONE: "the last part", NOTHING: "nothing"}
-    found = {}
-    for result in (result for result in results if result["text"] == text):
-        for way in result["ways"]:
-            key = (str(result["num_layers"]), memories[way["memory"]])
-            found.setdefault(key, []).append([way[metric]["mean"] for metric in metrics])
-    return found
+def merging_cells(results: list[dict], metrics: list[str], text: str) -> Iterator[tuple[list[str], list]]:
+    """The first cells of each line of a table of docs/memories.md, and the values of the others."""
+    numbers = results[0]["num_parts"]
+    lines = {"all parts": (MERGED, numbers), "the last part": (ALONE, numbers[1:]), "nothing": (NOTHING, [0])}
+    for (kind, depth), same in group_merged([result for result in results if result["text"] == text]).items():
+        for label, (memory, columns) in lines.items():
+            found = [
+                [average(same, memory, number, metric)["mean"] for metric in metrics] for number in columns
+            ]
+            yield [name_of(kind), str(depth), label], found
 
 
 def test_numbers_of_merging():
     """Each table's lines, in the order of the results; what cannot be measured is empty."""
-    table = iter([cells for cells in rows("docs/memories.md", "## What merging costs") if cells[0].isdigit()])
+    table = iter([cells for cells in rows("docs/memories.md", "## What merging costs") if cells[1].isdigit()])
     texts = load("merging/stories")
     other = texts[-1]["text"]
     for results, metrics, text in (
@@ -344,18 +353,21 @@ def test_numbers_of_merging():
         (texts, ["loss"], "stories"),
         (texts, ["loss"], other),
     ):
-        for (depth, memory), values in merging_cells(results, metrics, text).items():
+        for start, values in merging_cells(results, metrics, text):
             line = next(table)
-            assert line[:2] == [depth, memory]
-            shown = [cell.split(" / ") for cell in line[2:] if cell]
+            assert line[:3] == start
+            shown = [cell.split(" / ") for cell in line[3:] if cell]
             for cell, value in zip(shown, values, strict=True):
-                check(cell, value, f"{text}, {depth} layers, {memory}")
+                check(cell, value, f"{text}, {start}")
     assert next(table, None) is None
-    ways = [way for result in load("merging/regbench") if result["num_layers"] == 4 for way in result["ways"]]
-    costs = {way["memory"]: way["distance"]["difference"] for way in ways if way["num_parts"] == 8}
+    groups = group_merged(load("merging/regbench"))
     page = " ".join((ROOT / "docs/memories.md").read_text().split())
-    shown = re.search(r"the distance rises by (\S+) when .* last string are worth (\d\.\d+)", page).groups()
-    check(list(shown), [costs[MERGED], costs[ALONE]], "four layers, eight parts")
+    for key, pattern in {
+        ("mosaic", 4): r"the distance rises by (\S+) when .* last string are worth (\d\.\d+)",
+        ("mosaic_v2", 2): r"With the second model, the distance rises by (\S+) of (\d\.\d+)",
+    }.items():
+        costs = [average(groups[key], memory, 8, "distance")["difference"] for memory in (MERGED, ALONE)]
+        check(list(re.search(pattern, page).groups()), costs, f"{key}, eight parts")
 
 
 def test_numbers_of_three_moons():
@@ -464,10 +476,10 @@ def test_numbers_of_bounded_memories(heading):
     groups = group_by_memory(results)
     bounds = sorted({result["bound"] for result in results} - {None})
     assert len(rows(page, heading)) == 1 + len(groups)
-    for (depth, policy), by_bound in groups.items():
-        label = POLICY_LABELS.get(policy, policy)
+    for (depth, kind, policy), by_bound in groups.items():
+        start = [str(depth), name_of(kind), POLICY_LABELS.get(policy, policy)]
         values = [value(by_bound[None if policy == WHOLE else bound]) for bound in bounds]
-        check(row(page, heading, str(depth), label), values, policy)
+        check(row(page, heading, *start), values, str(start))
 
 
 def test_numbers_of_searched_memories():

@@ -34,6 +34,7 @@ def test_logits_and_gradients_are_those_of_the_equations(make_v2, random_tokens,
     model = make_v2(**fields).double()
     tokens = random_tokens(2, length)
     plain = PlainMosaicV2(model).logits(tokens)
+    torch.testing.assert_close(PlainMosaicV2(model).logits(tokens, last_only=True), plain[:, -1:])
     expected = gradients(model, loss_of(plain))
     for implementation in ("eager", "sdpa"):
         model.set_attn_implementation(implementation)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from mosaic_lab.benchmark.models import build_gpt2, build_mosaic
+from mosaic_lab.benchmark.models import build
 from mosaic_lab.benchmark.operations import count_decoding, count_operations
 from mosaic_lab.benchmark.options import BenchmarkArguments
 
@@ -53,13 +53,13 @@ def test_operations(task):
     ours, gpt2 = {}, {}
     for layers in (3, 4):
         options = BenchmarkArguments(num_hidden_layers=layers, vocab_size=100)
-        ours[layers] = count(task, build_mosaic(options, 1024, 64))
-        gpt2[layers] = count(task, build_gpt2(options, 1024))
+        ours[layers] = count(task, build("mosaic", options, 1024, 64))
+        gpt2[layers] = count(task, build("gpt2", options, 1024))
     counts = f"operations by layers: {ours}, of GPT-2: {gpt2}"
     assert ours[4] - ours[3] <= LAYER[task], counts
     assert ours[4] <= OVER_GPT2[task] * gpt2[4], counts
 
 
 def test_counts_are_the_same_every_time():
-    model = build_mosaic(BenchmarkArguments(num_hidden_layers=1, vocab_size=100), 1024, 64)
+    model = build("mosaic", BenchmarkArguments(num_hidden_layers=1, vocab_size=100), 1024, 64)
     assert count("decode 8", model) == count("decode 8", model)

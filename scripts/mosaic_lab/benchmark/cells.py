@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mosaic_lab.benchmark.models import FAMILIES
 from mosaic_lab.benchmark.options import MEASURES, BenchmarkArguments
 
 
@@ -45,10 +46,11 @@ def plan_cells(options: BenchmarkArguments) -> list[Cell]:
     ]
     first = options.decode_batches[0]
     long = [("decode", context, first, options.long_decode_new_tokens) for context in options.contexts]
+    pair = ("mosaic", FAMILIES[options.model].peer)
     cells = []
     if "eager" in options.execution:
         for task, *size in dict.fromkeys(training + prefill + decoding + long):
-            names = ("mosaic", "gpt2", *(["mosaic_own_loss"] if task == "train" else []))
+            names = (*pair, *(["mosaic_own_loss"] if task == "train" else []))
             cell = Cell("time", task, "eager", *size, names)
             cells.append(replace(cell, measure="operations"))
             # Without a cache each new token would cost as much as a prefill.
@@ -62,9 +64,7 @@ def plan_cells(options: BenchmarkArguments) -> list[Cell]:
         if options.device == "cuda":
             # transformers compiles the steps of generate() on a GPU only.
             compiled += [("static", size) for size in decoding + long]
-        cells += [
-            Cell("time", task, execution, *size, ("mosaic", "gpt2")) for execution, (task, *size) in compiled
-        ]
+        cells += [Cell("time", task, execution, *size, pair) for execution, (task, *size) in compiled]
     return [cell for measure in MEASURES for cell in cells if cell.measure == measure in options.measures]
 
 

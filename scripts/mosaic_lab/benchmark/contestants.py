@@ -1,19 +1,16 @@
 """The models that are compared, each used as the Trainer and `generate()` use it."""
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from accelerate.utils import compile_regions
-from torch import nn
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.modeling_outputs import CausalLMOutput
 
-from modeling_mosaic.plain_mosaic import PlainMosaic
 from mosaic_lab.benchmark.cells import Cell
-from mosaic_lab.benchmark.models import COUNTED_POSITIONS, balance_parameters, build_gpt2, build_mosaic
+from mosaic_lab.benchmark.models import COUNTED_POSITIONS, FAMILIES, build
 from mosaic_lab.benchmark.operations import count_decoding, count_operations
 from mosaic_lab.benchmark.options import BenchmarkArguments
 
@@ -22,8 +19,9 @@ class Contestant:
     """A causal model at the task of a cell, in the precision that the cell asks for.
 
     Args:
-        name (`str`): `mosaic`, `gpt2`, `mosaic_own_loss` or `plain`. All compute their loss by transformers'
-            `ForCausalLMLoss`, GPT-2's own, but `mosaic_own_loss`, which has its class's `next_token_loss`.
+        name (`str`): `mosaic`, its peer's (`gpt2`, `llama`), `mosaic_own_loss` or `plain`. All compute their
+            loss by transformers' `ForCausalLMLoss`, the peer's own, but `mosaic_own_loss`, which has its
+            class's `next_token_loss`.
     """
 
     def __init__(self, name: str, cell: Cell, options: BenchmarkArguments):
@@ -31,10 +29,7 @@ class Contestant:
         torch.manual_seed(0)
         positions = max(COUNTED_POSITIONS, cell.context + cell.new_tokens)
         with torch.device(options.device):
-            if name == "gpt2":
-                model = build_gpt2(options, positions)
-            else:
-                model = build_mosaic(options, positions, balance_parameters(options)["memory_size"])
+            model = build(name, options, positions)
         if name != "mosaic_own_loss":
             model.loss_function = ForCausalLMLoss
         model.train(cell.task == "train")
@@ -56,17 +51,16 @@ class Contestant:
         if self.cell.task == "train":
             return self.train_step(tokens)
         with torch.no_grad():
-            return self.prefill(tokens) if self.cell.task == "prefill" else self.decode(tokens)
+            if self.cell.task == "decode":
+                return self.decode(tokens)
+            return self.model(input_ids=tokens, use_cache=True, logits_to_keep=1)
 
     def train_step(self, tokens: torch.Tensor) -> None:
-        with autocast(self.options):
+        with torch.autocast(self.options.device, torch.bfloat16, enabled=self.options.dtype == "bfloat16"):
             loss = self.model(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-    def prefill(self, tokens: torch.Tensor) -> None:
-        self.model(input_ids=tokens, use_cache=True, logits_to_keep=1)
 
     def decode(self, tokens: torch.Tensor) -> float:
         clock = TokenClock(self.options.device)
@@ -88,14 +82,13 @@ class Contestant:
         return count_operations(lambda: self.run(tokens))
 
 
-class PlainModel(nn.Module):
-    """`PlainMosaic`, called as models of transformers are."""
+class PlainModel:
+    """The plain implementation of a mosaic, called as models of transformers are."""
 
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.plain = PlainMosaic(model)
+    def __init__(self, model: PreTrainedModel):
+        self.plain = FAMILIES[model.config.model_type].plain(model)
 
-    def forward(self, input_ids, labels=None, use_cache=None, logits_to_keep=0) -> CausalLMOutput:
+    def __call__(self, input_ids, labels=None, use_cache=None, logits_to_keep=0) -> CausalLMOutput:
         logits = self.plain.logits(input_ids, last_only=logits_to_keep == 1)
         loss = None if labels is None else ForCausalLMLoss(logits, labels, logits.shape[-1])
         return CausalLMOutput(loss=loss, logits=logits)
@@ -118,8 +111,3 @@ def synchronize(device: str) -> None:
     """Waits for the device; a CPU has always finished."""
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def autocast(options: BenchmarkArguments) -> AbstractContextManager:
-    """Mixed precision for training in bfloat16, nothing for float32."""
-    return torch.autocast(options.device, torch.bfloat16) if options.dtype == "bfloat16" else nullcontext()

@@ -45,15 +45,11 @@ def measure_cell(cell: Cell, options: BenchmarkArguments) -> dict[str, dict[str,
     measured = {}
     if cell.execution in ("fullgraph", "regional"):
         measured["first_seconds"] = {name: time_first_call(run, options.device) for name, run in runs.items()}
-    if cell.task == "decode":
-        # It reads the clock itself, at each token.
-        clocks = runs
-    else:
-        clocks = {
-            name: partial(seconds_per_call, run, options.device, options.min_seconds)
-            for name, run in runs.items()
-        }
-    return {"seconds": take_turns(clocks, options.repeats), **measured}
+    if cell.task != "decode":
+        # Which reads the clock itself, at each token.
+        clock = partial(seconds_per_call, device=options.device, min_seconds=options.min_seconds)
+        runs = {name: partial(clock, run) for name, run in runs.items()}
+    return {"seconds": take_turns(runs, options.repeats), **measured}
 
 
 def peak_memory(name: str, cell: Cell, options: BenchmarkArguments) -> int:

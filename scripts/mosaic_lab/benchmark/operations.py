@@ -14,6 +14,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
+from modeling_mosaic.compatibility import CACHE_NAME
+
 # Otherwise the profiler's library prints a line whenever it starts or stops.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
@@ -33,6 +35,5 @@ def count_operations(run: Callable[[], Any]) -> int:
 def count_decoding(model: PreTrainedModel, tokens: torch.Tensor) -> int:
     """Operations of the forward pass of one more token per row, after `(batch, time)` tokens in the cache."""
     outputs = model(input_ids=tokens, use_cache=True, logits_to_keep=1)
-    # What it is called before and from transformers 5.24 on.
-    name = "cache" if "cache" in outputs else "past_key_values"
-    return count_operations(lambda: model(input_ids=tokens[:, :1], use_cache=True, **{name: outputs[name]}))
+    cache = {CACHE_NAME: outputs[CACHE_NAME]}
+    return count_operations(lambda: model(input_ids=tokens[:, :1], use_cache=True, **cache))

@@ -14,6 +14,9 @@ EXECUTIONS = ("eager", "compiled")
 class SizeArguments:
     """The size of the models."""
 
+    # The kind of mosaic, where none can be chosen: no option.
+    model = "mosaic"
+
     hidden_size: int = field(default=256, metadata={"help": "Width of the residual stream."})
     num_hidden_layers: int = field(default=4, metadata={"help": "Blocks of each model."})
     num_attention_heads: int = field(default=8, metadata={"help": "Heads (memory units) per block."})
@@ -22,8 +25,11 @@ class SizeArguments:
 
 @dataclass
 class BenchmarkArguments(SizeArguments):
-    """What is measured."""
+    """The models, and what is measured."""
 
+    model: Literal["mosaic", "mosaic_v2"] = field(
+        default="mosaic", metadata={"help": "mosaic, against GPT-2, or mosaic_v2, against Llama."}
+    )
     device: Literal["cpu", "cuda"] = field(default="cpu", metadata={"help": "Where everything is measured."})
     dtype: Literal["float32", "bfloat16"] = field(
         default="float32",

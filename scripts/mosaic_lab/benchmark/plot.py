@@ -10,11 +10,12 @@ from typing import Any
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from mosaic_lab.benchmark.report import get_measured
-from mosaic_lab.core.figures import COLOURS_OF_MODELS, GREY, plt, save_figure, tidy
+from mosaic_lab.core.figures import GREY, colour_of, name_of, plt, save_figure, tidy
 
 STYLES = {
-    "mosaic": {"label": "Memory Mosaic", "color": COLOURS_OF_MODELS["mosaic"], "marker": "o"},
-    "gpt2": {"label": "GPT-2", "color": COLOURS_OF_MODELS["gpt2"], "marker": "s"},
+    name: {"label": name_of(name), "color": colour_of(name), "marker": marker}
+    for name, marker in {"mosaic": "o", "gpt2": "s", "llama": "s"}.items()
+} | {
     "plain": {"label": "plain T x T implementation", "color": GREY, "marker": "^"},
 }
 ROWS = {"time": ("time", "s"), "memory": ("peak memory", "B")}
@@ -43,11 +44,12 @@ def draw(result: dict[str, Any], path: str | os.PathLike) -> None:
             _draw_panel(axes[row, column], cells)
             axes[row, column].set_ylabel(label)
             _format_axes(axes[row, column], options["contexts"], unit)
-    handles = [plt.Line2D([], [], **style) for style in STYLES.values()]
+    measured = {name for cell in result["cells"] for name in cell["contestants"]}
+    handles = [plt.Line2D([], [], **style) for name, style in STYLES.items() if name in measured]
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
     figure.suptitle(
         f"Benchmark {result['recipe']} on {result['hardware']['label']}: "
-        f"{options['num_hidden_layers']} layers, "
+        f"{name_of(options.get('model', 'mosaic'))} of {options['num_hidden_layers']} layers, "
         f"{result['parameters']['mosaic'] / 1e6:.1f} million parameters each, {options['dtype']}",
         fontsize=12,
     )

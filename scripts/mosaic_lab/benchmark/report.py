@@ -4,14 +4,17 @@ import math
 from statistics import median
 from typing import Any
 
+from mosaic_lab.benchmark.models import FAMILIES
 from mosaic_lab.benchmark.options import MEASURES
+from mosaic_lab.core.figures import name_of
 from mosaic_lab.core.tables import table
 
 TASKS = {"train": "training step", "prefill": "prefill", "decode": "new token"}
-CONTESTANTS = {"mosaic": "mosaic", "gpt2": "GPT-2", "mosaic_own_loss": "mosaic, own loss", "plain": "plain"}
+PEERS = {family.peer: name_of(family.peer) for family in FAMILIES.values()}
+CONTESTANTS = {"mosaic": "mosaic", **PEERS, "mosaic_own_loss": "mosaic, own loss", "plain": "plain"}
 RATIOS = {
-    "mosaic / GPT-2": ("mosaic", "gpt2"),
-    "each its own loss": ("mosaic_own_loss", "gpt2"),
+    **{f"mosaic / {name}": ("mosaic", peer) for peer, name in PEERS.items()},
+    **{f"own loss / {name}": ("mosaic_own_loss", peer) for peer, name in PEERS.items()},
     "plain / mosaic": ("plain", "mosaic"),
 }
 METHOD = """\
@@ -19,12 +22,12 @@ METHOD = """\
   median of {repeats} rounds (least to most in brackets), each at least {min_seconds} s of steps or prefills;
   a ratio is the median of the ratios within each round.
 - A training step is forward, loss, backward, fused AdamW and `zero_grad`, without dropout, on
-  {train_tokens:,} tokens at every T. The loss is transformers' `ForCausalLMLoss`, GPT-2's own, for all; "own
+  {train_tokens:,} tokens at every T. The loss is transformers' `ForCausalLMLoss`, {peer}'s own, for all; "own
   loss" is the mosaic with the `next_token_loss` of its class. bfloat16 trains float32 weights under autocast.
 - A prefill is one row with `use_cache=True` and `logits_to_keep=1`. The time of a new token is that between
   the first and the last one of `generate()` over their number.
-- The plain implementation is `modeling_mosaic/plain_mosaic.py`, with matrices of T x T and no cache. It is
-  not run above T={plain_max_context:,}.
+- The plain implementation is `{plain}`, with matrices of T x T and no
+  cache. It is not run above T={plain_max_context:,}.
 - Operations are calls of torch's dispatcher, `aten::` events of its profiler, in a step, a prefill, or the
   forward pass of a new token for each row with a `DynamicCache`. No clock is involved.
 - Compiled: `fullgraph` is `torch.compile(model, fullgraph=True)`, `regional` is accelerate's
@@ -60,10 +63,11 @@ def get_measured(cell: dict[str, Any]) -> dict[str, list[float]]:
 def format_report(result: dict[str, Any]) -> str:
     """All of the report."""
     options, hardware, versions = result["options"], result["hardware"], result["versions"]
-    parameters = result["parameters"]
+    parameters, (peer, memory_size, plain) = result["parameters"], FAMILIES[options["model"]]
     machine = [f"{hardware['processor']}, {hardware['cores']} cores, torch threads: {hardware['threads']}"]
     machine = [hardware["gpu"], *machine] if "gpu" in hardware else machine
-    method = METHOD.format(meter=METERS[options["device"]], **options)
+    about = {"peer": PEERS[peer], "plain": f"{plain.__module__.replace('.', '/')}.py"}
+    method = METHOD.format(meter=METERS[options["device"]], **about, **options)
     return f"""\
 # Benchmark {result["recipe"]} on {hardware["label"]}, {result["date"]}
 
@@ -73,9 +77,9 @@ def format_report(result: dict[str, Any]) -> str:
 - Versions: {", ".join(f"{name} {value}" for name, value in versions.items() if name != "system")}
 - Size: hidden size {options["hidden_size"]}, {options["num_hidden_layers"]} layers of \
 {options["num_attention_heads"]} heads, vocabulary {options["vocab_size"]:,}; {options["dtype"]}
-- Parameters: mosaic {parameters["mosaic"]:,}, GPT-2 {parameters["gpt2"]:,} with 512 positions \
-({parameters["difference"]:+.2%}; those of longer contexts do not count); persistent memories of \
-{parameters["memory_size"]:,} pairs
+- Parameters: {name_of(options["model"])} {parameters["mosaic"]:,}, {PEERS[peer]} {parameters[peer]:,} \
+({parameters["difference"]:+.2%}; vectors of positions beyond 512 do not count); {memory_size} \
+{parameters["memory_size"]:,}
 - {_format_check(result["check"])}
 
 {format_tables(result["cells"])}

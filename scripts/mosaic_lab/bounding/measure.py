@@ -17,6 +17,7 @@ from mosaic_lab.core.fingerprint import hash_weights
 from mosaic_lab.core.work import Run
 from mosaic_lab.evaluation.losses import losses_of, token_logits
 from mosaic_lab.evaluation.models import TrainedModel
+from mosaic_lab.memories.checks import check_memories
 
 Predict = Callable[[np.ndarray], torch.Tensor]
 Score = Callable[[torch.Tensor, slice], list[np.ndarray]]
@@ -57,7 +58,7 @@ def plan_memories(
     """Plans a run for each model and each memory: the whole one, and those of all bounds and policies.
 
     Args:
-        models (`Sequence[TrainedModel]`): mosaics, and GPT-2s, which get a sliding window.
+        models (`Sequence[TrainedModel]`): mosaics of either kind, and GPT-2s, which get a sliding window.
         bounding (`BoundingArguments`): the memories.
         texts (`Sequence[Rows]`): what will be measured.
         about (`dict`): further options that all runs record.
@@ -97,12 +98,9 @@ def list_memories(model: TrainedModel, bounding: BoundingArguments) -> list[tupl
     """What is recorded of each memory of a model, and the function that predicts with it.
 
     Raises:
-        InputError: for a model that is neither a mosaic nor a GPT-2 with positions for the windows.
+        InputError: for a model that has neither memories to bound nor, as a GPT-2, positions for the windows.
     """
-    kind = model.network.config.model_type
-    if kind not in ("mosaic", "gpt2"):
-        raise InputError(f"{model.name}: must be a mosaic or a GPT-2, not a {kind}")
-    if kind == "gpt2":
+    if model.network.config.model_type == "gpt2":
         if not model.has_positions(max(bounding.bounds)):
             raise InputError(f"{model.name}: has no positions for a window of {max(bounding.bounds)} tokens")
         return [
@@ -112,6 +110,7 @@ def list_memories(model: TrainedModel, bounding: BoundingArguments) -> list[tupl
             )
             for bound in bounding.bounds
         ]
+    check_memories(model.name, model.network.config)
     memories = [({"policy": WHOLE, "bound": None, "chunk_size": None}, partial(token_logits, model.network))]
     for policy in bounding.policies:
         for bound in bounding.bounds:

@@ -11,7 +11,7 @@ from mosaic_lab.core.model_options import ModelsOnDeviceArguments
 class BoundingArguments(ModelsOnDeviceArguments):
     """The bounds and the policies, and on how much to measure.
 
-    Models are mosaics, and GPT-2s, which get a sliding window for a bound.
+    Models are mosaics of either kind, and GPT-2s, which get a sliding window for a bound.
     """
 
     bounds: list[int] = field(

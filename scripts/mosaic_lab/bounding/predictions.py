@@ -15,7 +15,8 @@ STRIDE = 1 / 4
 def bounded_logits(
     model: PreTrainedModel, ids_BT: np.ndarray, max_pairs: int, policy: str, chunk_size: int
 ) -> torch.Tensor:
-    """`token_logits` of a mosaic whose units hold at most `max_pairs` pairs."""
+    """`token_logits` of a mosaic whose units, of the second kind the long-term ones, hold at most `max_pairs`
+    pairs."""
     cache = BoundedCache(model.config, max_pairs, policy, chunk_size)
     return token_logits(model, ids_BT, use_cache=True, **{CACHE_NAME: cache})
 

@@ -6,7 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_lab.core.figures import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SKY, plt, save_figure, tidy
+from mosaic_lab.core.figures import (
+    AMBER,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    SKY,
+    name_of,
+    plt,
+    save_figure,
+    tidy,
+)
 from mosaic_lab.core.files import write_text
 from mosaic_lab.core.tables import table
 from mosaic_lab.core.work import ARRAYS, FIGURES, RESULTS, TABLES, gather, load_gathered, read_arrays
@@ -26,11 +38,12 @@ COLOURS = {
     WINDOW: ORANGE,
     WHOLE: "black",
 }
-NAMES = {WINDOW: "GPT-2, sliding window", WHOLE: "whole memory"}
+NAMES = {WINDOW: "sliding window", WHOLE: "whole memory"}
 NOTES = """\
 Means over the second half of rows of {context:,} tokens, of which {num_rows} were read, by pairs per unit;
 memories evict every {chunk_size} tokens. In brackets, the difference to the whole memory, and its standard
-error over rows. GPT-2's window has as many tokens, and is read anew each time.
+error over rows. GPT-2's window has as many tokens, and is read anew each time. Of Memory Mosaics v2, the
+long-term memory is bounded; the short-term one, a window of its own, stays as it is.
 
 """
 RECALL_NOTES = """
@@ -106,11 +119,11 @@ def redraw(folder: Path) -> str:
     return f"{text}\nin {folder}: {TABLES}, bounds.png, {RESULTS}, {FIGURES}"
 
 
-def group_by_memory(results: Results) -> dict[tuple[int, str], dict[int | None, dict[str, Any]]]:
-    """By depth and policy, the result for each bound."""
+def group_by_memory(results: Results) -> dict[tuple[int, str, str], dict[int | None, dict[str, Any]]]:
+    """By depth, kind of model and policy, the result for each bound."""
     groups = {}
     for result in sorted(results, key=lambda result: result["num_layers"]):
-        key = (result["num_layers"], result["policy"])
+        key = (result["num_layers"], result["model_type"], result["policy"])
         groups.setdefault(key, {})[result["bound"]] = result
     return groups
 
@@ -142,14 +155,14 @@ def format_tables(results: Results) -> str:
 
 
 def _table(results: Results, show: Callable[[dict[str, Any]], str]) -> str:
-    """A line for each depth and memory, a column for each bound."""
+    """A line for each depth, kind of model and memory, a column for each bound."""
     bounds = sorted({result["bound"] for result in results} - {None})
     rows = [
-        [str(depth), NAMES.get(policy, policy), *(show(by_bound[bound]) for bound in columns)]
-        for (depth, policy), by_bound in group_by_memory(results).items()
+        [str(depth), name_of(kind), NAMES.get(policy, policy), *(show(by_bound[bound]) for bound in columns)]
+        for (depth, kind, policy), by_bound in group_by_memory(results).items()
         for columns in [[None] * len(bounds) if policy == WHOLE else bounds]
     ]
-    return table(["layers", "memory", *map(str, bounds)], rows)
+    return table(["layers", "model", "memory", *map(str, bounds)], rows)
 
 
 def _value(result: dict[str, Any], number: int) -> str:
@@ -164,22 +177,25 @@ def _recall(result: dict[str, Any], place: int) -> str:
 
 
 def draw(runs: list[tuple[dict[str, Any], dict[str, np.ndarray]]]) -> plt.Figure:
-    """Draws each measure by bound, the first one by position for one bound, and recall; a column a depth."""
+    """Draws each measure by bound, the first one by position for one bound, and recall; a column a model."""
     results = [result for result, _ in runs]
     groups, distances = group_by_memory(results), results[0]["distances"]
     labels = [
         f"{name},\n{measure}"
         for name, measure in zip(results[0]["texts"], results[0]["measures"], strict=True)
     ]
-    depths = sorted({depth for depth, _ in groups})
+    columns = list_columns(groups)
     arrays = {result["name"]: arrays for result, arrays in runs}
     num_rows = len(labels) + (2 if distances else 1)
-    figure, axes = plt.subplots(
-        num_rows, len(depths), figsize=(3.6 * len(depths) + 0.6, 2.6 * num_rows), squeeze=False, sharey="row"
-    )
-    for column, depth in zip(axes.T, depths, strict=True):
-        mine = {policy: by_bound for (layers, policy), by_bound in groups.items() if layers == depth}
-        column[0].set_title(f"{depth} layer{'' if depth == 1 else 's'}", fontsize=11)
+    size = (3.6 * len(columns) + 0.6, 2.6 * num_rows)
+    figure, axes = plt.subplots(num_rows, len(columns), figsize=size, squeeze=False, sharey="row")
+    for column, (depth, kind) in zip(axes.T, columns, strict=True):
+        mine = {
+            policy: by_bound
+            for (layers, model, policy), by_bound in groups.items()
+            if layers == depth and (model == kind or policy == WINDOW)
+        }
+        column[0].set_title(f"{name_of(kind)}, {depth} layer{'' if depth == 1 else 's'}", fontsize=11)
         for number, panel in enumerate(column[: len(labels)]):
             _draw_by_bound(panel, mine, lambda result, number=number: result["value"][number])
         _draw_by_position(column[len(labels)], mine, arrays)
@@ -191,12 +207,20 @@ def draw(runs: list[tuple[dict[str, Any], dict[str, np.ndarray]]]) -> plt.Figure
     for row, label in zip(axes, labels, strict=True):
         row[0].set_ylabel(label, fontsize=9)
     shown = [panel.get_legend_handles_labels() for panel in axes[0]]
-    # Not every depth has every memory.
+    # Not every model has every memory.
     by_name = {name: handle for handles, names in shown for handle, name in zip(handles, names, strict=True)}
-    style = {"ncols": 4, "loc": "upper center", "frameon": False, "fontsize": 9}
+    style = {"ncols": min(4, 2 * len(columns)), "loc": "upper center", "frameon": False, "fontsize": 9}
     figure.legend(by_name.values(), by_name.keys(), **style)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / (2.6 * num_rows)))
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 * (1 + (len(columns) == 1)) / size[1]))
     return figure
+
+
+def list_columns(groups: dict[tuple[int, str, str], Any]) -> list[tuple[int, str]]:
+    """Depths and kinds of models with memories; windows go with those of their depth, if there are any."""
+    models = list(dict.fromkeys((depth, kind) for depth, kind, policy in groups if policy != WINDOW))
+    depths = {depth for depth, _ in models}
+    windows = dict.fromkeys((depth, kind) for depth, kind, _ in groups if depth not in depths)
+    return sorted([*models, *windows])
 
 
 def _draw_by_bound(panel: plt.Axes, by_policy, value) -> None:
@@ -207,9 +231,8 @@ def _draw_by_bound(panel: plt.Axes, by_policy, value) -> None:
         bounds = sorted(by_bound)
         style = {"color": COLOURS[policy], "marker": "o", "markersize": 3, "linewidth": 1.2}
         style["linestyle"] = "--" if policy == WINDOW else "-"
-        panel.plot(
-            bounds, [value(by_bound[bound]) for bound in bounds], label=NAMES.get(policy, policy), **style
-        )
+        style["label"] = f"GPT-2, {NAMES[policy]}" if policy == WINDOW else policy
+        panel.plot(bounds, [value(by_bound[bound]) for bound in bounds], **style)
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter("{x:g}")
     panel.set_xlabel("bound", fontsize=8)

@@ -7,26 +7,14 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import EngFormatter
 
-from mosaic_lab.core.figures import GREY, colour_of, plt, save_figure, tidy
+from mosaic_lab.core.figures import GREY, colour_of, name_of, plt, save_figure, tidy
 from mosaic_lab.core.files import write_text
 from mosaic_lab.core.tables import table
 from mosaic_lab.core.work import FIGURES, RESULTS, TABLES, gather, load_gathered
 
 REFERENCE = "gpt2"
-NAMES = {
-    "mosaic": "Memory Mosaic",
-    "mosaic_v2": "Memory Mosaic v2",
-    "gpt2": "GPT-2",
-    "llama": "Llama",
-    "bloom": "Bloom",
-}
 
 Results = list[dict[str, Any]]
-
-
-def name_of(model_type: str) -> str:
-    """Name of a kind of model in pictures."""
-    return NAMES.get(model_type, model_type)
 
 
 def group_runs(results: Results) -> dict[tuple[int, str], Results]:

@@ -20,11 +20,23 @@ GREY = "#808080"
 MANY_COLOURS = (ORANGE, GREEN, PINK, SKY, AMBER, "#5D3A9B", "#000000", "#7F7F33")
 MARKERS = "oDs^vPX<>"
 COLOURS_OF_MODELS = {"mosaic": BLUE, "mosaic_v2": AMBER, "gpt2": ORANGE, "llama": GREEN, "bloom": PINK}
+NAMES_OF_MODELS = {
+    "mosaic": "Memory Mosaic",
+    "mosaic_v2": "Memory Mosaic v2",
+    "gpt2": "GPT-2",
+    "llama": "Llama",
+    "bloom": "Bloom",
+}
 
 
 def colour_of(model_type: str) -> str:
     """The colour of a kind of model, as configs call it, in all pictures."""
     return COLOURS_OF_MODELS.get(model_type, SKY)
+
+
+def name_of(model_type: str) -> str:
+    """The name of a kind of model, as configs call it, in tables and pictures."""
+    return NAMES_OF_MODELS.get(model_type, model_type)
 
 
 def style_of(model: str, models: list[str]) -> dict[str, str]:

@@ -48,7 +48,9 @@ def plan_runs(inspection: InspectionArguments, data: DataArguments) -> list[Run]
     models, tokenizer = load_models(inspection.models, inspection.device, inspection.dtype)
     models = [model for model in models if _can_be_inspected(model, data.block_size)]
     if not models:
-        raise InputError(f"models: none is a mosaic or a GPT-2 with {data.block_size} positions")
+        raise InputError(
+            f"models: none is of model_type {' or '.join(KINDS)} with {data.block_size} positions"
+        )
     material = prepare(inspection, data, tokenizer)
     runs, twins = [], Counter()
     for model in models:
@@ -74,10 +76,12 @@ def plan_runs(inspection: InspectionArguments, data: DataArguments) -> list[Run]
 
 
 def _can_be_inspected(model: TrainedModel, context: int) -> bool:
-    can = model.network.config.model_type in KINDS and model.has_positions(context)
-    if not can:
-        print(f"{model.name}: neither a mosaic nor a GPT-2 with {context} positions, left out")
-    return can
+    kind = model.network.config.model_type
+    if kind not in KINDS:
+        print(f"{model.name}: its model_type is {kind}, not {' or '.join(KINDS)}, left out")
+    elif not model.has_positions(context):
+        print(f"{model.name}: has no positions for {context} tokens, left out")
+    return kind in KINDS and model.has_positions(context)
 
 
 def prepare(inspection: InspectionArguments, data: DataArguments, tokenizer) -> Material:

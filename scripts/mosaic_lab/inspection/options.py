@@ -9,7 +9,7 @@ from mosaic_lab.core.model_options import ModelsOnDeviceArguments
 
 @dataclass
 class InspectionArguments(ModelsOnDeviceArguments):
-    """How much the models are inspected: mosaics and GPT-2s."""
+    """How much the models are inspected: mosaics of the first kind, and GPT-2s."""
 
     other_text: str | None = field(
         default=None,

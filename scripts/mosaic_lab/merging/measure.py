@@ -8,7 +8,6 @@ import numpy as np
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import write_arrays
 from mosaic_lab.core.work import ARRAYS
 from mosaic_lab.merging.parts import list_ways, predict_rest
@@ -60,13 +59,3 @@ def _summarise(values_WN: np.ndarray, number: int) -> dict[str, float]:
         "difference": float(difference_N.mean()),
         "error": float(difference_N.std(ddof=1) / len(difference_N) ** 0.5),
     }
-
-
-def check_mosaic(name: str, model: PreTrainedModel) -> None:
-    """Refuses models without memories, and those of the second kind: tables go by the number of layers.
-
-    Raises:
-        InputError: that names the model.
-    """
-    if model.config.model_type != "mosaic":
-        raise InputError(f"model {name}: it is a {model.config.model_type}; this merges a mosaic's")

@@ -9,7 +9,7 @@ from mosaic_lab.regbench.data import NUM_STRINGS
 
 @dataclass
 class MergingArguments(ModelsOnDeviceArguments):
-    """The numbers of parts, and on how much to measure. Models are mosaics."""
+    """The numbers of parts, and on how much to measure. Models are mosaics of either kind."""
 
     num_parts: list[int] = field(
         default_factory=lambda: [1, 2, 4, 8],

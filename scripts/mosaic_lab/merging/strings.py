@@ -12,7 +12,8 @@ from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.fingerprint import hash_weights
 from mosaic_lab.core.work import Experiment, Run, share
 from mosaic_lab.evaluation.models import describe_architecture, expand_patterns, short_names
-from mosaic_lab.merging.measure import check_mosaic, measure_ways
+from mosaic_lab.memories.checks import check_memories
+from mosaic_lab.merging.measure import measure_ways
 from mosaic_lab.merging.options import MergingArguments, check_strings
 from mosaic_lab.merging.report import write_report
 from mosaic_lab.regbench.automata import SEPARATOR, VOCAB_SIZE
@@ -39,12 +40,13 @@ def plan_runs(merging: MergingArguments, strings: LanguageArguments) -> list[Run
     runs = []
     for path, name in zip(paths, short_names(paths), strict=True):
         model = load_trained(path, dtype=merging.dtype)
-        check_mosaic(path, model)
+        check_memories(path, model.config)
         if model.config.vocab_size != VOCAB_SIZE:
             raise InputError(f"model {path}: was not trained on RegBench, which has {VOCAB_SIZE} tokens")
         options = {
             "model": name,
             "architecture": describe_architecture(model),
+            "model_type": model.config.model_type,
             "num_layers": model.config.num_hidden_layers,
             "text": "RegBench",
             "weights": hash_weights(model),

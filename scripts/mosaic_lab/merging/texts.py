@@ -12,7 +12,8 @@ from mosaic_lab.core.fingerprint import hash_weights
 from mosaic_lab.core.work import Experiment, Run, share
 from mosaic_lab.evaluation.models import load_models
 from mosaic_lab.evaluation.texts import load_in_distribution, load_other
-from mosaic_lab.merging.measure import check_mosaic, measure_ways
+from mosaic_lab.memories.checks import check_memories
+from mosaic_lab.merging.measure import measure_ways
 from mosaic_lab.merging.options import MergingArguments, TextArguments
 from mosaic_lab.merging.report import write_report
 from mosaic_lab.training.options import DataArguments
@@ -31,7 +32,7 @@ def plan_runs(merging: MergingArguments, texts: TextArguments, data: DataArgumen
         )
     models, tokenizer = load_models(merging.models, merging.device, merging.dtype)
     for model in models:
-        check_mosaic(model.name, model.network)
+        check_memories(model.name, model.network.config)
     measured = [load_in_distribution(data, tokenizer, merging.num_sequences, 1)]
     if texts.other_text is not None:
         measured.append(load_other(texts.other_text, data, tokenizer, merging.num_sequences, 1))
@@ -41,6 +42,7 @@ def plan_runs(merging: MergingArguments, texts: TextArguments, data: DataArgumen
             options = {
                 "model": model.name,
                 "architecture": model.architecture,
+                "model_type": model.network.config.model_type,
                 "num_layers": model.network.config.num_hidden_layers,
                 "text": text.name,
                 "sha256": text.sha256,

@@ -1,7 +1,7 @@
-"""Measures a mosaic against GPT-2 and a plain implementation: python scripts/benchmark.py RECIPE.yaml
+"""Measures a mosaic against a transformer and its equations: python scripts/benchmark.py RECIPE.yaml
 
-The plain implementation is that of the paper's equations, `modeling_mosaic/plain_mosaic.py`. The model must
-equal it, in logits and gradients, before anything is measured.
+The model must equal the equations, `modeling_mosaic/plain_mosaic.py` or `plain_mosaic_v2.py`, in logits and
+gradients, before anything is measured.
 """
 
 import shlex
@@ -79,7 +79,7 @@ def make_parser() -> CommandParser:
     """The command line: a recipe and its options."""
     return CommandParser(
         BenchmarkArguments,
-        description="Measures a mosaic against GPT-2 and against a plain implementation of the paper.",
+        description="Measures a mosaic against a transformer and a plain implementation of the paper.",
         recipes="benchmark",
     )
 

@@ -20,6 +20,8 @@ from mosaic_lab.training.corpus import load_stories
 from mosaic_lab.training.options import DataArguments
 from mosaic_lab.training.rows import pack_rows
 
+KINDS = ("mosaic", "gpt2")
+
 
 def plan_runs(searching: SearchingArguments, data: DataArguments) -> list[Run]:
     """Plans a run of scans for each model, and one of decoding for each mosaic of one layer and each size.
@@ -32,6 +34,11 @@ def plan_runs(searching: SearchingArguments, data: DataArguments) -> list[Run]:
     except ImportError as error:
         raise InputError(str(error)) from error
     models, tokenizer = load_models(searching.models, "cpu", "float32")
+    for model in models:
+        if (kind := model.network.config.model_type) not in KINDS:
+            raise InputError(
+                f"models: {model.name}: its model_type is {kind}, and scans are of {' and '.join(KINDS)}"
+            )
     check_context(models, data.block_size)
     train, stories = load_stories(data)
     if stories is None:

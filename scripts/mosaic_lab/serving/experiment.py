@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mosaic_lab.benchmark.hardware import describe_hardware, describe_versions
-from mosaic_lab.benchmark.models import balance_parameters, build_gpt2, build_mosaic
+from mosaic_lab.benchmark.models import balance_parameters, build
 from mosaic_lab.core.work import Experiment, Run, share
 from mosaic_lab.serving.options import ServingArguments
 from mosaic_lab.serving.report import write_report
@@ -50,11 +50,7 @@ def run_one(run: Run, folder: Path, options: ServingArguments) -> dict[str, Any]
     torch.set_num_threads(options.num_threads)
     torch.manual_seed(0)
     positions = options.longest_prompt + options.new_tokens
-    if run.options["contestant"] == "gpt2":
-        model = build_gpt2(options, positions)
-    else:
-        model = build_mosaic(options, positions, run.options["parameters"]["memory_size"])
-    model.eval()
+    model = build(run.options["contestant"], options, positions).eval()
     way, prompts = find_way(run.options["way"]), make_prompts(options)
     if not way.rehearses:
         way.serve(model, prompts[:1], options)

@@ -14,6 +14,8 @@ from mosaic_lab.core.errors import InputError
 SIZES = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 CONFIGS = {
     "mosaic": {"persistent_memory_size": 20},
+    # A window and a delay shorter than the context.
+    "mosaic_v2": {"short_memory_size": 9, "long_memory_delay": 5, "long_memory_delay_range": (5, 5)},
     "gpt2": {"n_positions": 300},
     "llama": {"intermediate_size": 40, "num_key_value_heads": 2},
     "bloom": {},
@@ -53,7 +55,9 @@ def read_all_scores(model, ids_BT):
 def test_scores_are_the_last_row_of_all_scores(model_type, chunk_size, batch):
     model, ids_BT = build(model_type), draw_ids(batch)
     score_BNHT = read_last_scores(model, ids_BT, chunk_size)
-    assert score_BNHT.shape == (batch, 2, 4, CONTEXT) and score_BNHT.dtype == torch.float64
+    # The second mosaic has four units in each of two memories.
+    num_heads = 8 if model_type == "mosaic_v2" else 4
+    assert score_BNHT.shape == (batch, 2, num_heads, CONTEXT) and score_BNHT.dtype == torch.float64
     torch.testing.assert_close(score_BNHT, read_all_scores(model, ids_BT), atol=2e-6, rtol=2e-4)
     sum_BNH = score_BNHT.sum(-1)
     torch.testing.assert_close(sum_BNH, torch.ones_like(sum_BNH), rtol=0, atol=SUM_TOLERANCE)
@@ -65,6 +69,13 @@ def test_a_mosaics_last_pair_is_still_to_come():
     score_BNHT = read_last_scores(build("mosaic"), draw_ids(2), None)
     assert (score_BNHT[..., -1] == 0).all() and (score_BNHT[..., :-1] > 0).all()
     assert (read_last_scores(build("llama"), draw_ids(2), None)[..., -1] > 0).all()
+
+
+def test_units_of_the_second_mosaic_see_the_latest_pairs_or_older_ones():
+    is_seen_T = (read_last_scores(build("mosaic_v2"), draw_ids(2), None) > 0).flatten(0, 1)
+    short, long = is_seen_T[:, :4], is_seen_T[:, 4:]
+    assert (short == (torch.arange(CONTEXT) >= CONTEXT - 10) * (torch.arange(CONTEXT) < CONTEXT - 1)).all()
+    assert (long == (torch.arange(CONTEXT) <= CONTEXT - 1 - 5)).all()
 
 
 @pytest.mark.parametrize(("batch_size", "chunk_size"), [(1, 7), (4, None), (100, 22)])

@@ -40,6 +40,8 @@ def test_ratio_is_the_median_of_the_rounds():
     assert compute_ratios(row) == {"mosaic / GPT-2": 1.0}
     row = {"measure": "memory", "bytes": {"mosaic": 3, "gpt2": 2, "plain": 6}}
     assert compute_ratios(row) == {"mosaic / GPT-2": 1.5, "plain / mosaic": 2.0}
+    row = {"measure": "operations", "operations": {"mosaic": 6, "llama": 2, "mosaic_own_loss": 4}}
+    assert compute_ratios(row) == {"mosaic / Llama": 3.0, "own loss / Llama": 2.0}
 
 
 def test_operations_are_counted_with_what_they_are_made_of():

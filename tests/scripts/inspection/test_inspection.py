@@ -9,7 +9,14 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from modeling_mosaic import MemoryEdit, MosaicConfig, MosaicForCausalLM, record_memories
+from modeling_mosaic import (
+    MemoryEdit,
+    MosaicConfig,
+    MosaicForCausalLM,
+    MosaicV2Config,
+    MosaicV2ForCausalLM,
+    record_memories,
+)
 from modeling_mosaic.inspector.pairs import UnitKind
 from mosaic_lab.inspection import copying, report
 from mosaic_lab.inspection.heads import BINS, Heads, first_layer_auc_of_gpt2, heads_of_gpt2, heads_of_record
@@ -157,10 +164,13 @@ def test_what_an_inspection_leaves(trained, tmp_path, capsys):
     for name, positions in (("gpt2-1-seed0", 64), ("short", 32)):
         GPT2LMHeadModel(GPT2Config(**sizes, n_positions=positions)).save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
+    v2 = MosaicV2Config(vocab_size=320, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    MosaicV2ForCausalLM(v2).save_pretrained(tmp_path / "v2")
+    tokenizer.save_pretrained(tmp_path / "v2")
     other = tmp_path / "other.txt"
     other.write_text("The tower is made of iron.\n" * 60)
     shutil.copytree(trained, tmp_path / "again")
-    models = [trained, tmp_path / "again", tmp_path / "gpt2-1-seed0", tmp_path / "short"]
+    models = [trained, tmp_path / "again", tmp_path / "gpt2-1-seed0", tmp_path / "short", tmp_path / "v2"]
     data = ["--num_stories", "100", "--validation_fraction", "0.1", "--block_size", "64", "--device", "cpu"]
     options = ["--num_rows", "2", "--num_segments", "2", "--segment_size", "16", "--other_text", str(other)]
     folder = tmp_path / "inspection"
@@ -174,7 +184,9 @@ def test_what_an_inspection_leaves(trained, tmp_path, capsys):
         *options,
     ]
     reproduce.main(command)
-    assert "short: neither a mosaic nor a GPT-2 with 64 positions" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "short: has no positions for 64 tokens, left out" in printed
+    assert "v2: its model_type is mosaic_v2, not mosaic or gpt2, left out" in printed
     names = {name for model in models[:3] for name in (model.name, f"{model.name}-untrained")}
     left = {path.name for path in folder.iterdir()} - {"lock"}
     assert left == names | {"results.md", "results.json", "figures.npz", "predictions.png"}

@@ -4,22 +4,31 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_mosaic import MosaicConfig, MosaicForCausalLM, memory_norms
+from modeling_mosaic import MosaicConfig, MosaicForCausalLM, memory_masks_v2, memory_norms
 from modeling_mosaic.leaky_average import leaky_average
+from modeling_mosaic.memory_masks_v2 import see_latest
 from modeling_mosaic.plain_mosaic import PlainMosaic
 from mosaic_lab.benchmark import measure, plot
 from mosaic_lab.benchmark.cells import make_tokens, plan_cells
 from mosaic_lab.benchmark.check import compare
 from mosaic_lab.benchmark.contestants import Contestant
 from mosaic_lab.benchmark.memory import in_fresh_process
-from mosaic_lab.benchmark.models import balance_parameters, build_gpt2, build_mosaic, count_parameters
+from mosaic_lab.benchmark.models import (
+    FAMILIES,
+    SIZE_STEP,
+    balance_parameters,
+    build,
+    count_parameters,
+)
 from mosaic_lab.benchmark.options import BenchmarkArguments
 from mosaic_lab.core.command import CommandParser
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.core.figures import name_of
 from mosaic_lab.programs import benchmark
 
 RECIPES = sorted((Path(__file__).parents[3] / "configuration" / "benchmark").glob("*.yaml"))
 SMOKE = str(next(path for path in RECIPES if path.stem == "smoke"))
+BOTH = pytest.mark.parametrize("kind", FAMILIES)
 
 
 def parse(recipe=SMOKE, *argv):
@@ -31,13 +40,13 @@ def find_cell(options, name):
     return next(cell for cell in plan_cells(options) if cell.name == name)
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """The folder that the smoke recipe leaves behind, with numbers in place of memory."""
+@pytest.fixture(scope="module", params=FAMILIES)
+def measured(request, tmp_path_factory):
+    """The folder that the smoke recipe leaves behind for each mosaic, with numbers in place of memory."""
     folder = tmp_path_factory.mktemp("measured")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "in_fresh_process", lambda function, name, cell, options: 1000 * len(name))
-        benchmark.main([SMOKE, "--output_dir", str(folder)])
+        benchmark.main([SMOKE, "--output_dir", str(folder), "--model", request.param])
     return folder
 
 
@@ -100,13 +109,18 @@ def test_plain_implementation_equals_the_model():
     torch.testing.assert_close(last, model(tokens).logits[:, -1:], rtol=1e-10, atol=1e-12)
 
 
-def test_unequal_models_are_not_timed(tmp_path, monkeypatch, capsys, instant):
+@BOTH
+def test_unequal_models_are_not_timed(tmp_path, monkeypatch, capsys, instant, kind):
     def forget_faster(key, leak, *args, **kwargs):
         return leaky_average(key, 1.0001 * leak, *args, **kwargs)
 
+    def see_fewer(tokens, number):
+        return see_latest(tokens, number - 1)
+
     monkeypatch.setattr(memory_norms, "leaky_average", forget_faster)
+    monkeypatch.setattr(memory_masks_v2, "see_latest", see_fewer)
     with pytest.raises(SystemExit) as stop:
-        benchmark.main([SMOKE, "--output_dir", str(tmp_path)])
+        benchmark.main([SMOKE, "--output_dir", str(tmp_path), "--model", kind])
     printed = capsys.readouterr()
     assert stop.value.code == 2
     assert "does not equal the plain implementation: in float64" in printed.err
@@ -134,9 +148,10 @@ def test_result_has_every_cell(measured):
                 # Views and all, a block cannot do with less.
                 assert value > 50 * result["options"]["num_hidden_layers"]
     step = cells["time-train-16-batch8-eager"]
-    assert step["contestants"] == ["mosaic", "gpt2", "mosaic_own_loss", "plain"]
-    ratios = [a / b for a, b in zip(step["seconds"]["mosaic"], step["seconds"]["gpt2"], strict=True)]
-    assert step["ratios"]["mosaic / GPT-2"] == sorted(ratios)[2]
+    peer = FAMILIES[result["options"]["model"]].peer
+    assert step["contestants"] == ["mosaic", peer, "mosaic_own_loss", "plain"]
+    ratios = [a / b for a, b in zip(step["seconds"]["mosaic"], step["seconds"][peer], strict=True)]
+    assert step["ratios"][f"mosaic / {name_of(peer)}"] == sorted(ratios)[2]
     assert "plain" not in cells["time-train-64-batch2-eager"]["contestants"]
     assert result["check"]["float64"]["gradients"] < 1e-10
 
@@ -151,9 +166,11 @@ def test_report_has_a_table_per_measure(measured):
         if cell["measure"] == "operations":
             assert f"| {cell['operations']['mosaic']:,} " in report
             # Three digits.
-            ratio = cell["ratios"]["mosaic / GPT-2"]
+            ratio = next(iter(cell["ratios"].values()))
             assert f"| {ratio:.{2 if ratio >= 1 else 3}f} " in report
-    assert f"mosaic {result['parameters']['mosaic']:,}" in report
+    kind = result["options"]["model"]
+    assert f"{name_of(kind)} {result['parameters']['mosaic']:,}, {name_of(FAMILIES[kind].peer)} " in report
+    assert FAMILIES[kind].plain.__module__.replace(".", "/") in report
     assert "{" not in report
 
 
@@ -216,12 +233,17 @@ def test_memory_is_measured_in_a_process_of_its_own():
     assert 16 * balance_parameters(options)["mosaic"] < peak < 100e6
 
 
-def test_losses_are_the_same_but_for_its_own():
-    options = parse()
+@BOTH
+def test_losses_are_the_same_but_for_its_own(kind):
+    options = parse(SMOKE, "--model", kind)
     cell = find_cell(options, "time-train-16-batch8-eager")
     contestants = {name: Contestant(name, cell, options) for name in cell.contestants}
-    functions = {name: contestants[name].model.loss_function.__name__ for name in ("mosaic", "gpt2")}
-    assert set(functions.values()) == {"ForCausalLMLoss"}
+    assert [type(contestants[name].model).__name__ for name in cell.contestants[:2]] == {
+        "mosaic": ["MosaicForCausalLM", "GPT2LMHeadModel"],
+        "mosaic_v2": ["MosaicV2ForCausalLM", "LlamaForCausalLM"],
+    }[kind]
+    for name in cell.contestants[:2]:
+        assert contestants[name].model.loss_function.__name__ == "ForCausalLMLoss"
     assert contestants["mosaic_own_loss"].model.loss_function.__name__ == "next_token_loss"
     tokens = make_tokens(cell, options)
     losses = [
@@ -231,10 +253,11 @@ def test_losses_are_the_same_but_for_its_own():
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
 
 
-def test_decoding_continues_to_the_last_token():
-    options = parse(SMOKE, "--dtype", "bfloat16")
+@BOTH
+def test_decoding_continues_to_the_last_token(kind):
+    options = parse(SMOKE, "--dtype", "bfloat16", "--model", kind)
     cell = find_cell(options, "time-decode-64+4-batch1-eager")
-    assert cell.contestants == ("mosaic", "gpt2")
+    assert cell.contestants == ("mosaic", FAMILIES[kind].peer)
     for name in cell.contestants:
         contestant = Contestant(name, cell, options)
         assert contestant.model.dtype == torch.bfloat16
@@ -266,10 +289,11 @@ def test_compiled_steps(monkeypatch, execution):
         assert [name for name, _ in compiled].count("MosaicBlock") == options.num_hidden_layers
 
 
-def test_training_in_bfloat16_keeps_float32_weights():
-    options = parse(SMOKE, "--dtype", "bfloat16")
+@BOTH
+def test_training_in_bfloat16_keeps_float32_weights(kind):
+    options = parse(SMOKE, "--dtype", "bfloat16", "--model", kind)
     cell = find_cell(options, "time-train-16-batch8-eager")
-    for name in ("mosaic", "gpt2", "mosaic_own_loss"):
+    for name in cell.contestants[:3]:
         contestant = Contestant(name, cell, options)
         before = [parameter.clone() for parameter in contestant.model.parameters()]
         contestant.run(make_tokens(cell, options))
@@ -287,16 +311,16 @@ def test_shipped_recipes(path):
         assert type(getattr(options, name)) is int, name
     assert type(options.min_seconds) is float
     assert all(type(number) is int for number in options.contexts + options.decode_batches)
-    balance = balance_parameters(options)
-    assert balance["memory_size"] % 16 == 0 and abs(balance["difference"]) < 0.01
+    balance, peer = balance_parameters(options), FAMILIES[options.model].peer
+    assert balance["memory_size"] % SIZE_STEP == 0 and abs(balance["difference"]) < 0.01
     with torch.device("meta"):
-        assert count_parameters(build_mosaic(options, 512, balance["memory_size"])) == balance["mosaic"]
-        assert count_parameters(build_gpt2(options)) == balance["gpt2"]
-        longer = count_parameters(build_gpt2(options, 700))
-        assert longer - balance["gpt2"] == 188 * options.hidden_size
-    # A step of 16 pairs further is no nearer.
-    step = 2 * 16 * options.hidden_size * options.num_hidden_layers
-    assert abs(balance["mosaic"] - balance["gpt2"]) <= step / 2
+        assert count_parameters(build("mosaic", options)) == balance["mosaic"]
+        assert count_parameters(build(peer, options)) == balance[peer]
+        longer = count_parameters(build(peer, options, 700))
+        assert longer - balance[peer] == (188 * options.hidden_size if peer == "gpt2" else 0)
+        # A step further is no nearer.
+        further = count_parameters(build("mosaic", options, memory_size=balance["memory_size"] + SIZE_STEP))
+    assert abs(balance["mosaic"] - balance[peer]) <= (further - balance["mosaic"]) / 2
     names = [cell.name for cell in plan_cells(options)]
     assert len(set(names)) == len(names)
 
@@ -316,6 +340,7 @@ def test_shipped_recipes(path):
         ("execution: [eager, fast]", "execution must be of eager, compiled, not 'fast'"),
         ("measures: [speed]", "measures must be of operations, time, memory, not 'speed'"),
         ("device: tpu", "invalid choice: 'tpu'"),
+        ("model: llama", "invalid choice: 'llama'"),
         ("dtype: float16", "invalid choice: 'float16'"),
         ("num_threads: 0", "num_threads must be at least 1, not 0"),
         ("min_seconds: -1.0", "min_seconds must be at least 0, not -1.0"),

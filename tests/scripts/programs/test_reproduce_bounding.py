@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from modeling_mosaic import MosaicConfig, MosaicForCausalLM
 from mosaic_lab.bounding.facts import plant_facts, recall_of_facts
 from mosaic_lab.bounding.predictions import bounded_logits, window_logits
 from mosaic_lab.bounding.report import redraw
@@ -103,32 +102,42 @@ def test_facts_come_twice(trained):
     assert recall_of_facts(losses_NT, 6).tolist() == [2, 2, 2]
 
 
+# Windows shorter than the rows, so that bounds count.
+SHORT = {"short_memory_size": 9, "long_memory_delay": 5, "long_memory_delay_range": (5, 5)}
+LEARNERS = {
+    "mosaic": {"model_type": "mosaic", "persistent_memory_size": 8},
+    "v2": {"model_type": "mosaic_v2", **SHORT},
+    "window": {"model_type": "mosaic_v2", "use_long_memory": False},
+    "gpt2": {"model_type": "gpt2", "n_positions": 32},
+}
+
+
 @pytest.fixture(scope="module")
 def learners(tmp_path_factory):
-    """An untrained mosaic and GPT-2 with RegBench's vocabulary."""
+    """Untrained models with RegBench's vocabulary."""
     folder = tmp_path_factory.mktemp("learners")
-    torch.manual_seed(0)
-    sizes = {"num_hidden_layers": 1, "num_attention_heads": 4, "persistent_memory_size": 8}
-    MosaicForCausalLM(MosaicConfig(vocab_size=VOCAB_SIZE, hidden_size=32, **sizes)).save_pretrained(
-        folder / "mosaic"
-    )
-    sizes = {"vocab_size": VOCAB_SIZE, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 32}
-    AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **sizes)).save_pretrained(folder / "gpt2")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": VOCAB_SIZE}
+    for name, fields in LEARNERS.items():
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(**sizes, **fields)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
     return folder
 
 
-def test_strings_are_measured_as_their_automata_have_it(learners, tmp_path):
+@pytest.mark.parametrize("kind", ["mosaic", "v2"])
+def test_strings_are_measured_as_their_automata_have_it(learners, tmp_path, kind):
     """The measures at a bound, against those of the automaton's own states, position by position."""
     sizes = (
         "--context 80 --bounds 8 32 --num_rows 3 --batch_size 2 --max_string_length 4 --device cpu".split()
     )
-    models = ["--models", str(learners / "mosaic"), str(learners / "gpt2"), "--policies", "lru"]
+    models = ["--models", str(learners / kind), str(learners / "gpt2"), "--policies", "lru"]
     out = tmp_path / "out"
     reproduce.main(["bounding/regbench", *models, "--output_dir", str(out), *sizes])
     runs = {result["name"]: (result, arrays) for result, arrays in load_gathered(out)}
-    assert list(runs) == ["mosaic/whole", "mosaic/lru-8", "mosaic/lru-32", "gpt2/window-8", "gpt2/window-32"]
+    mine = [f"{kind}/whole", f"{kind}/lru-8", f"{kind}/lru-32"]
+    assert list(runs) == [*mine, "gpt2/window-8", "gpt2/window-32"]
     ids_NT, distributions_NTV = draw_long_rows(3, 80, 4, seed=0)
-    model = AutoModelForCausalLM.from_pretrained(learners / "mosaic").eval()
+    model = AutoModelForCausalLM.from_pretrained(learners / kind).eval()
     logits_NTV = bounded_logits(model, ids_NT, max_pairs=8, policy="lru", chunk_size=4)
     distances, illegal = [], []
     for automaton, ids_T, logits_TV, shown_TV in zip(
@@ -144,7 +153,8 @@ def test_strings_are_measured_as_their_automata_have_it(learners, tmp_path):
             expected[list(legal)] = 1 / len(legal)
             distances.append(float((probabilities - expected).abs().sum() / 2))
             illegal.append(int(probabilities.argmax()) not in legal)
-    _, arrays = runs["mosaic/lru-8"]
+    _, arrays = runs[f"{kind}/lru-8"]
+    assert not np.allclose(arrays["value0"], runs[f"{kind}/whole"][1]["value0"], atol=1e-5)
     for name, values in {"value0": distances, "value1": illegal}.items():
         values_NT = np.array(values, dtype=float).reshape(3, 79)
         expected_NS = np.stack([values_NT[:, :64].mean(1), values_NT[:, 64:].mean(1)], 1)
@@ -159,3 +169,6 @@ def test_models_whose_lines_would_be_the_same(learners, tmp_path, read_error):
     models = ["--models", str(learners / "mosaic"), str(tmp_path / "again")]
     said = read_error(reproduce.main, "bounding/regbench", *models, "--output_dir", str(tmp_path / "out"))
     assert "mosaic, again: at most one of each kind and depth" in said and not (tmp_path / "out").exists()
+    models = ["--models", str(learners / "window")]
+    said = read_error(reproduce.main, "bounding/regbench", *models, "--output_dir", str(tmp_path / "out"))
+    assert "model window: use_long_memory is False" in said and not (tmp_path / "out").exists()

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from modeling_mosaic import MosaicForCausalLM
 from mosaic_lab.evaluation.losses import token_losses
 from mosaic_lab.merging.report import redraw
 from mosaic_lab.programs import reproduce
@@ -56,28 +55,48 @@ def test_texts(trained, tmp_path):
         assert all(array.shape == (len(WAYS), 3) for array in arrays.values())
     for name in ("results.md", "parts.png"):
         (tmp_path / "out" / name).unlink()
-    assert "| 2      | merged" in redraw(tmp_path / "out")
+    assert "| Memory Mosaic | 2      | merged" in redraw(tmp_path / "out")
     assert (tmp_path / "out" / "parts.png").exists()
+
+
+# Less than the strings that are read.
+WINDOW = {"short_memory_size": 9, "long_memory_delay": 5, "long_memory_delay_range": (5, 5)}
+MODELS = {
+    "mosaic-1": {"model_type": "mosaic", "num_hidden_layers": 1},
+    "mosaic-2": {"model_type": "mosaic", "num_hidden_layers": 2},
+    "v2-2": {"model_type": "mosaic_v2", "num_hidden_layers": 2, **WINDOW},
+    "window": {"model_type": "mosaic_v2", "num_hidden_layers": 1, "use_long_memory": False},
+}
 
 
 @pytest.fixture(scope="module")
 def regbench(tmp_path_factory):
-    """Untrained mosaics of one and two layers with RegBench's vocabulary."""
-    folders = []
-    for depth in (1, 2):
-        torch.manual_seed(depth)
-        sizes = {"hidden_size": 32, "num_hidden_layers": depth, "num_attention_heads": 4}
-        model = MosaicForCausalLM(fit_config({"model_type": "mosaic", **sizes}, 11))
-        folders.append(tmp_path_factory.mktemp(f"mosaic-{depth}"))
-        model.save_pretrained(folders[-1])
+    """Untrained models with RegBench's vocabulary, by their names; the last one has no memory to merge."""
+    folders = {name: tmp_path_factory.mktemp("models") / name for name in MODELS}
+    for name, fields in MODELS.items():
+        torch.manual_seed(len(name))
+        config = fit_config({"hidden_size": 32, "num_attention_heads": 4, **fields}, 11)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folders[name])
     return folders
 
 
 def test_strings(regbench, tmp_path):
-    results = run("merging/regbench", regbench, tmp_path / "out")
-    assert [result["num_layers"] for result in results] == [1, 2]
+    names = ["mosaic-1", "mosaic-2", "v2-2"]
+    results = run("merging/regbench", [regbench[name] for name in names], tmp_path / "out")
+    assert [(result["model_type"], result["num_layers"]) for result in results] == [
+        ("mosaic", 1),
+        ("mosaic", 2),
+        ("mosaic_v2", 2),
+    ]
+    for result in results[1:]:
+        check_strings(result, AutoModelForCausalLM.from_pretrained(regbench[result["model"]]))
+    report = (tmp_path / "out" / "results.md").read_text()
+    assert "total variation distance" in report and "| Memory Mosaic v2 | 2      | merged" in report
+
+
+def check_strings(result, model):
+    """Read in a row, strings are what the model says of the whole sequence without a cache."""
     accuracies, distances = [], []
-    model = AutoModelForCausalLM.from_pretrained(regbench[1])
     for row in load(Sizes(1, 1, 3, 11, False, 0))["test"]:
         ids = np.array(row["input_ids"])
         borders = [0, *np.flatnonzero(ids == SEPARATOR), len(ids)]
@@ -89,9 +108,8 @@ def test_strings(regbench, tmp_path):
         legal, distance = measure(probability[measured], np.array(row["distribution"])[measured])
         accuracies.append(legal.mean())
         distances.append(distance.mean())
-    assert means(results[1], "accuracy")["merged", 1] == pytest.approx(np.mean(accuracies))
-    assert means(results[1], "distance")["merged", 1] == pytest.approx(np.mean(distances), abs=1e-5)
-    assert "total variation distance" in (tmp_path / "out" / "results.md").read_text()
+    assert means(result, "accuracy")["merged", 1] == pytest.approx(np.mean(accuracies))
+    assert means(result, "distance")["merged", 1] == pytest.approx(np.mean(distances), abs=1e-5)
 
 
 def test_wrong_input_is_named(trained, regbench, tmp_path, read_error):
@@ -100,9 +118,11 @@ def test_wrong_input_is_named(trained, regbench, tmp_path, read_error):
         return read_error(reproduce.main, *argv)
 
     assert "num_parts must all divide the largest" in error(
-        "merging/regbench", regbench[0], "--num_parts", "2", "3"
+        "merging/regbench", regbench["v2-2"], "--num_parts", "2", "3"
     )
-    assert "num_parts must be below 10" in error("merging/regbench", regbench[0], "--num_parts", "16")
+    assert "num_parts must be below 10" in error("merging/regbench", regbench["v2-2"], "--num_parts", "16")
+    said = error("merging/regbench", regbench["window"])
+    assert f"model {regbench['window']}: use_long_memory is False" in said
     assert "was not trained on RegBench" in error("merging/regbench", trained)
     assert "num_read must be a multiple of 8" in error("merging/stories", trained, *STORIES[:-1], "31")
     assert "at most block_size - 2, 62" in error("merging/stories", trained, *STORIES[:-1], "64")

@@ -22,17 +22,23 @@ SIZES = ("--num_rows", "4", "--num_queries", "8", "--sizes", "8192", "--num_toke
 
 
 @pytest.fixture(scope="module")
-def models(trained, tmp_path_factory):
+def all_models(trained, tmp_path_factory):
     """Untrained models of one layer with the tokenizer of the trained mosaic."""
     sizes = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
     folders = []
-    for name in ("mosaic", "gpt2"):
+    for name in ("mosaic", "gpt2", "mosaic_v2"):
         folders.append(tmp_path_factory.mktemp(name) / name)
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **sizes))
         model.save_pretrained(folders[-1])
         AutoTokenizer.from_pretrained(trained).save_pretrained(folders[-1])
     return folders
+
+
+@pytest.fixture(scope="module")
+def models(all_models):
+    """Those that can be measured."""
+    return all_models[:2]
 
 
 def test_what_a_run_leaves(models, tmp_path):
@@ -46,6 +52,13 @@ def test_what_a_run_leaves(models, tmp_path):
     assert results[1]["num_pairs"] == 8191 and abs(results[1]["loss_change"]["exact"]) < 1e-4
     table = (tmp_path / "out" / "results.md").read_text()
     assert redraw(tmp_path / "out").startswith(table)
+
+
+def test_other_kinds_are_refused(all_models, tmp_path, read_error):
+    arguments = [SMALL, "--models", str(all_models[2]), "--output_dir", str(tmp_path / "out"), *DATA]
+    said = read_error(reproduce.main, *arguments)
+    assert "models: mosaic_v2: its model_type is mosaic_v2, and scans are of mosaic and gpt2" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_says_what_to_install(models, tmp_path, monkeypatch, read_error):
