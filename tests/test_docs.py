@@ -28,6 +28,7 @@ from mosaic_lab.regbench.report import choose_best
 from mosaic_lab.searching.report import SHARES
 from mosaic_lab.three_moons.report import summarise
 from mosaic_lab.training.contestants import choose_best as choose_best_runs
+from mosaic_lab.training.contestants import format_values
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "results/README.md")
@@ -47,6 +48,18 @@ IN_CONTEXT = {
     "### Associative recall": "recall",
     "### Facts in a long text": "facts",
     "### Anonymous labels": "labels",
+}
+# By their names without the depth.
+LONG_CONTEXTS = {
+    "mosaic": "mosaic",
+    "mosaic-v2": "mosaic-v2",
+    "mosaic-v2-constant-bandwidth": "mosaic-v2, constant bandwidth",
+    "mosaic-v2-constant-gates": "mosaic-v2, constant gates",
+    "mosaic-v2-trained-pairs": "mosaic-v2, trained pairs",
+    "mosaic-v2-one-memory": "mosaic-v2, one memory",
+    "mosaic-v2-fixed": "mosaic-v2, fixed delay",
+    "llama": "Llama",
+    "gpt2": "GPT-2",
 }
 REGBENCH = {
     "mosaic": "Memory Mosaic",
@@ -317,18 +330,17 @@ def test_numbers_of_tasks_in_context(heading, task):
 def test_numbers_of_long_contexts():
     """The table of docs/v2.md has all models of the comparison, and the last stretches of long rows."""
     page, heading = "docs/v2.md", "## Stories, and contexts beyond those of training"
-    labels = {"mosaic": "mosaic", "mosaic_v2": "mosaic-v2", "llama": "Llama", "gpt2": "GPT-2"}
-    losses = {result["name"]: result for result in load("comparison/v2")}
+    groups = group_runs(load("comparison/v2"))
     stretches = load("evaluation/contexts", "evaluation.json")["texts"][0]["stretches"]
     shown = rows(page, heading)[0][3:]
     stretches = [each for each in stretches if f"{each['first']} to {each['last']}" in shown]
-    assert len(shown) == len(stretches) and len(rows(page, heading)) == 1 + len(losses)
-    for name, result in losses.items():
-        label = labels[result["model_type"]] + (", fixed delay" if "fixed" in name else "")
-        validation, *long = row(page, heading, str(result["num_layers"]), label)
-        check([validation], [result["validation_loss"]], name)
-        found = [each["models"][name]["mean"] for each in stretches if name in each["models"]]
-        check([cell for cell in long if cell], found, name)
+    assert len(shown) == len(stretches) and len(rows(page, heading)) == 1 + len(groups)
+    for (depth, model), runs in groups.items():
+        validation, *long = row(page, heading, str(depth), LONG_CONTEXTS[model.replace(f"-{depth}", "")])
+        assert validation == format_values(list(losses_of(runs, "validation"))), model
+        names = [run["name"] for run in runs if run["name"] in stretches[0]["models"]]
+        found = [each["models"][name]["mean"] for name in names for each in stretches]
+        check([cell for cell in long if cell], found, model)
 
 
 def merging_cells(results: list[dict], metrics: list[str], text: str) -> Iterator[tuple[list[str], list]]:

@@ -23,6 +23,7 @@ COLOURS_OF_MODELS = {"mosaic": BLUE, "mosaic_v2": AMBER, "gpt2": ORANGE, "llama"
 NAMES_OF_MODELS = {
     "mosaic": "Memory Mosaic",
     "mosaic_v2": "Memory Mosaic v2",
+    "mosaic_v2_ablated": "v2, a change taken back",
     "gpt2": "GPT-2",
     "llama": "Llama",
     "bloom": "Bloom",
