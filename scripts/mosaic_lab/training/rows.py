@@ -10,6 +10,7 @@ from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase, default_data_collator
 
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.training.tokenizer import count_bytes
 
 # Stories per batch; the tokens after a batch's last full row are dropped.
 STORIES_PER_BATCH = 10_000
@@ -96,6 +97,29 @@ def _pack_batch(batch: dict, tokenizer: PreTrainedTokenizerBase, block_size: int
     )
     num_rows = len(stream) // block_size
     return {"input_ids": list(stream[: num_rows * block_size].reshape(num_rows, block_size))}
+
+
+def bytes_per_token(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> float | None:
+    """Bytes of text per token of rows that a model predicts, which is all but the first of each row.
+
+    By it, a loss in nats per token is `loss / ln(2) / bytes_per_token` bits per byte.
+
+    Args:
+        rows (`Dataset`): a column `input_ids`, all rows equally long.
+        tokenizer (`PreTrainedTokenizerBase`): that made them.
+
+    Returns:
+        `float | None`: `None` where it is not known how many bytes a token is, see `count_bytes`.
+    """
+    num_bytes = count_bytes(tokenizer)
+    if num_bytes is None:
+        return None
+    total, num_tokens = 0, 0
+    for batch in rows.with_format("numpy").iter(batch_size=10_000):
+        predicted = batch["input_ids"][:, 1:]
+        total += int(num_bytes[predicted].sum())
+        num_tokens += predicted.size
+    return total / num_tokens or None
 
 
 def collate_rows(rows: Sequence[dict]) -> dict[str, torch.Tensor]:

@@ -28,7 +28,7 @@ from mosaic_lab.training.options import (
 )
 from mosaic_lab.training.report import extract_curve, summarise, write_report
 from mosaic_lab.training.resume import check_resumed, describe_run
-from mosaic_lab.training.rows import collate_rows, pack_rows, stream_rows
+from mosaic_lab.training.rows import bytes_per_token, collate_rows, pack_rows, stream_rows
 from mosaic_lab.training.tokenizer import load_tokenizer
 from mosaic_lab.training.trainer import Trainer
 
@@ -78,6 +78,7 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
             processing_class=tokenizer,
             callbacks=[PushModelCode()],
             options=options,
+            bytes_per_token=validation_rows and bytes_per_token(validation_rows, tokenizer),
         )
     if trainer.is_world_process_zero():
         number = "a stream of" if data.streaming else f"{len(train_rows):,}"
