@@ -57,10 +57,7 @@ def load_tokenizer(
     """
     if num_trained is not None:
         tokenizer = GPT2Tokenizer().train_new_from_iterator(stories, num_trained, show_progress=False)
-        return (
-            tokenizer,
-            f"a byte-level BPE of GPT-2's kind with {len(tokenizer):,} tokens, trained on these stories",
-        )
+        return tokenizer, describe_trained(tokenizer)
     if name is None:
         return load_gpt2_tokenizer()
     check_json(name)
@@ -77,11 +74,16 @@ def load_tokenizer(
     return tokenizer, f"{name} with {len(tokenizer):,} tokens"
 
 
+def describe_trained(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Where a tokenizer that was trained on the stories came from."""
+    return f"a byte-level BPE of GPT-2's kind with {len(tokenizer):,} tokens, trained on these stories"
+
+
 def count_bytes(tokenizer: PreTrainedTokenizerBase) -> np.ndarray | None:
     """Bytes of text that each token stands for: a byte-level BPE writes each as a character.
 
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): any. If it has a normaliser, the bytes are those of the normalised
+        tokenizer (`PreTrainedTokenizerBase`): any. If it has a normaliser, the bytes are those of its
             text. Special tokens stand for none.
 
     Returns:
