@@ -69,6 +69,10 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
     options = describe_run(recipe, training.world_size, train_rows, network.config)
     if training.resume_from_checkpoint is not None:
         check_resumed(training.resume_from_checkpoint, options)
+    num_bytes = None
+    # Else it is not known which rows are evaluated.
+    if validation_rows is not None and not training.dataloader_drop_last:
+        num_bytes = bytes_per_token(validation_rows, tokenizer)
     # With push_to_hub, it makes the repository.
     repo_id = training.hub_model_id or training.output_dir
     with naming_hub_errors(repo_id) if training.push_to_hub else nullcontext():
@@ -81,7 +85,7 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
             processing_class=tokenizer,
             callbacks=[PushModelCode()],
             options=options,
-            bytes_per_token=validation_rows and bytes_per_token(validation_rows, tokenizer),
+            bytes_per_token=num_bytes,
         )
     if trainer.is_world_process_zero():
         number = "a stream of" if data.streaming else f"{len(train_rows):,}"

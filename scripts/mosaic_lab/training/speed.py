@@ -52,6 +52,7 @@ def count_operations(model: PreTrainedModel, num_tokens: int) -> int | None:
     try:
         with torch.device("meta"):
             twin = type(model)._from_config(deepcopy(model.config), attn_implementation="eager").eval()
+        twin.loss_type = model.loss_type
         with FlopCounterMode(display=False) as counter:
             twin(**inputs, use_cache=False).loss.backward()
     except (AttributeError, RuntimeError, TypeError, ValueError):
@@ -85,10 +86,10 @@ def find_peak(device: torch.device, dtype: torch.dtype) -> float | None:
 def _measure_peak(dtype: torch.dtype) -> float:
     # No random numbers, which belong to the training.
     left, right = torch.ones(2, _SIZE, _SIZE, dtype=dtype)
-    best, begin = float("inf"), time.perf_counter()
     left @ right
-    while time.perf_counter() - begin < _SECONDS:
+    seconds, begin = [], time.perf_counter()
+    while not seconds or time.perf_counter() - begin < _SECONDS:
         start = time.perf_counter()
         left @ right
-        best = min(best, time.perf_counter() - start)
-    return 2 * _SIZE**3 / best
+        seconds.append(time.perf_counter() - start)
+    return 2 * _SIZE**3 / min(seconds)
