@@ -87,7 +87,7 @@ def test_every_story_comes_once_a_round_in_a_seeded_order(folder, tokenizer):
     rows = [RowStream(stories, tokenizer, 8, seed) for seed in (0, 0, 1)]
     length = sum(len(tokenizer(tell(number))["input_ids"]) + 1 for number in range(200, 300)) // 8
     first, again, other = (
-        [row["input_ids"].tolist() for row in islice(stream, 2 * length)] for stream in rows
+        [list(map(int, row["input_ids"])) for row in islice(stream, 2 * length)] for stream in rows
     )
     assert first == again and first != other
     assert first[:length] == first[length:]
@@ -146,7 +146,7 @@ def test_stream_goes_on_at_any_place(tmp_path, tokenizer, small_pieces, read_sto
     stream = RowStream(open_stories(tmp_path), tokenizer, 32, 0)
     expected, places = [], []
     for row in islice(stream, 400):
-        expected.append(row["input_ids"].tolist())
+        expected.append(list(map(int, row["input_ids"])))
         places.append(json.loads(json.dumps(stream.state_dict())))
     assert sum(row == expected[0] for row in expected) > 1
     for number in range(1, 380, 23):
@@ -154,7 +154,7 @@ def test_stream_goes_on_at_any_place(tmp_path, tokenizer, small_pieces, read_sto
             stream = RowStream(open_stories(tmp_path), tokenizer, 32, 0)
             stream.load_state_dict(places[number - 1], number + ahead)
             read_stories.clear()
-            rows = [row["input_ids"].tolist() for row in islice(stream, 8)]
+            rows = [list(map(int, row["input_ids"])) for row in islice(stream, 8)]
             assert rows == expected[number + ahead :][:8], number
             # Of the piece what is before the batch, the batch once more, and what these rows are made of.
             assert len(read_stories) <= 11 + 16 + 16
