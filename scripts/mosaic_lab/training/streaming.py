@@ -85,10 +85,10 @@ def _pack_shuffled(batch: dict, indices: list[int], seed: int, **options) -> dic
 
 
 class StreamTrainer(WatchedTrainer):
-    """`WatchedTrainer` for streams too: each checkpoint keeps the place of the last row trained on.
+    """`WatchedTrainer` for streams too: a resumed run reads on from the place that its checkpoint keeps.
 
-    A resumed run reads on from there. The process that reads for all must itself train: with
-    `dataloader_num_workers`, transformers passes over the rows seen, which are read again.
+    This is some batches before the first row not yet trained on. It is known where the process that trains
+    reads the rows: with `dataloader_num_workers`, transformers reads all again and passes over those seen.
     """
 
     @property
@@ -101,10 +101,11 @@ class StreamTrainer(WatchedTrainer):
         if not self._has_place:
             return num_epochs, num_batches
         *_, checkpoint, _ = args
-        place = BEGINNING if checkpoint is None else read_object(Path(checkpoint, PLACE))
-        num_seen = self.state.global_step * self.get_total_train_batch_size(self.args)
-        self.train_dataset.load_state_dict(place, num_seen)
-        self._random_state_of = checkpoint
+        self._place, self._num_seen, self._random_state_of = BEGINNING, 0, checkpoint
+        if checkpoint is not None:
+            saved = read_object(Path(checkpoint, PLACE))
+            self._place, self._num_seen = saved["place"], saved["num_seen"]
+        self.train_dataset.load_state_dict(self._place, self._num_seen)
         # No batches are left for transformers to pass over.
         return num_epochs, 0
 
@@ -118,17 +119,19 @@ class StreamTrainer(WatchedTrainer):
 
     def get_batch_samples(self, *args):
         if self._has_place:
-            # What is fetched now has some batches more than this step trains on.
+            # Not afterwards: more has been read ahead then than this step trains on.
             self._place = self.train_dataset.state_dict()
-        samples = super().get_batch_samples(*args)
+        samples, num_items = super().get_batch_samples(*args)
+        if self._has_place:
+            self._num_seen += self.args.world_size * sum(len(batch["input_ids"]) for batch in samples)
         if self._random_state_of is not None:
             # A new iterator draws random numbers, the one of an undisturbed run does not.
             self._load_rng_state(self._random_state_of)
             self._random_state_of = None
-        return samples
+        return samples, num_items
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
         if self._has_place and self.args.should_save:
             checkpoint = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-            write_json(checkpoint / PLACE, self._place)
+            write_json(checkpoint / PLACE, {"num_seen": self._num_seen, "place": self._place})
