@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import reading
 from mosaic_lab.core.shipped import shipped
-from mosaic_lab.training.corpus import check_unicode, parse_lines
+from mosaic_lab.training.story_files import check_unicode, parse_lines
 
 # What a prompt says about each of them.
 FEATURES = {

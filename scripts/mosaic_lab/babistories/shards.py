@@ -8,7 +8,7 @@ from typing import Any
 from mosaic_lab.babistories.options import StoryArguments
 from mosaic_lab.core.files import reading, write_text
 from mosaic_lab.core.work import Run, work_through
-from mosaic_lab.training.corpus import parse_lines
+from mosaic_lab.training.story_files import parse_lines
 
 # File in the folder of a shard.
 RECORDS = "records.jsonl"

@@ -107,6 +107,7 @@ def read_training(folder: Path) -> dict[str, Any]:
         "bigram_loss": curve.get("bigram_loss"),
         "train_loss": _last(curve, "train"),
         "validation_loss": _last(curve, "validation"),
+        "bits_per_byte": _last(curve, "validation", "bits_per_byte"),
     }
 
 
@@ -116,22 +117,23 @@ def write_recipe(recipe: dict[str, Any]) -> str:
     return yaml.safe_dump(options, sort_keys=False, allow_unicode=True, width=1000).rstrip()
 
 
-def _last(curve: dict[str, Any], name: str) -> float | None:
-    losses = curve.get(name, {}).get("loss")
-    return losses[-1] if losses else None
+def _last(curve: dict[str, Any], name: str, measure: str = "loss") -> float | None:
+    values = curve.get(name, {}).get(measure)
+    return values[-1] if values else None
 
 
 def validation_results(training: dict[str, Any]) -> list[EvalResult]:
-    """Loss and perplexity on the validation rows at the end of training, if they were measured."""
+    """Loss, perplexity and bits per byte on the validation rows at the end of training, if measured."""
     loss = training["validation_loss"]
     if loss is None:
         return []
+    measures = {"loss": loss, "perplexity": math.exp(loss)}
+    if training["bits_per_byte"] is not None:
+        measures["bits per byte"] = training["bits_per_byte"]
     dataset = training["recipe"].get("dataset", UNKNOWN)
     return [
-        make_result(dataset, "loss", "loss of validation rows", loss, split="validation"),
-        make_result(
-            dataset, "perplexity", "perplexity of validation rows", math.exp(loss), split="validation"
-        ),
+        make_result(dataset, name.replace(" ", "_"), f"{name} of validation rows", value, split="validation")
+        for name, value in measures.items()
     ]
 
 

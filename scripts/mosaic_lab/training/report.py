@@ -11,6 +11,7 @@ from matplotlib.ticker import EngFormatter
 
 from mosaic_lab.core.figures import BLUE, ORANGE, SKY, save_figure, tidy
 from mosaic_lab.core.files import write_json
+from mosaic_lab.training.watched import BITS_PER_BYTE
 
 CURVE_DATA, CURVE_PICTURE, RESULTS = "loss_curve.json", "loss_curve.png", "results.json"
 
@@ -24,12 +25,16 @@ def extract_curve(log_history: list[dict], tokens_per_step: int, bigram_loss: fl
         bigram_loss (`float`, *optional*): loss of the bigram model on the validation rows, nats per token.
 
     Returns:
-        `dict`: `train` and `validation`, each with equally long lists `step` and `loss`; the other arguments.
+        `dict`: `train` and `validation`, each with equally long lists `step` and `loss`, the latter with
+            `bits_per_byte` too where they were logged; the other arguments.
     """
     curve = {"tokens_per_step": tokens_per_step, "bigram_loss": bigram_loss}
     for name, key in (("train", "loss"), ("validation", "eval_loss")):
         points = {entry["step"]: entry[key] for entry in log_history if key in entry}
         curve[name] = {"step": list(points), "loss": list(points.values())}
+    bits = {entry["step"]: entry[BITS_PER_BYTE] for entry in log_history if BITS_PER_BYTE in entry}
+    if bits:
+        curve["validation"]["bits_per_byte"] = list(bits.values())
     return curve
 
 
@@ -78,7 +83,9 @@ def summarise(folder: str | os.PathLike, curve: dict[str, Any], results: dict[st
         lines.append(f"{'train loss':<17}{last:.3f}   first {first:.3f}")
     if curve["validation"]["loss"]:
         last = curve["validation"]["loss"][-1]
-        lines.append(f"{'validation loss':<17}{last:.3f}   perplexity {math.exp(last):.2f}")
+        bits = curve["validation"].get("bits_per_byte")
+        compared = f", {bits[-1]:.3f} bits per byte" if bits else ""
+        lines.append(f"{'validation loss':<17}{last:.3f}   perplexity {math.exp(last):.2f}{compared}")
     if curve["bigram_loss"] is not None:
         bigram = curve["bigram_loss"]
         lines.append(f"{'  of a bigram':<17}{bigram:.3f}   perplexity {math.exp(bigram):.2f}")

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from transformers import PreTrainedConfig
 from transformers.trainer import TRAINER_STATE_NAME
 
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import describe_difference, read_object
 from mosaic_lab.training.options import LENGTHS
+from mosaic_lab.training.rows import ROWS
+from mosaic_lab.training.streaming import RowStream
 from mosaic_lab.training.trainer import OPTIONS
 
 # Of a stream, whose first batch of stories has been read anyway.
@@ -23,14 +25,14 @@ _NOT_TRAINED = ("_name_or_path", "transformers_version", "use_cache")
 
 
 def describe_run(
-    recipe: dict[str, Any], num_devices: int, rows: Dataset | IterableDataset, config: PreTrainedConfig
+    recipe: dict[str, Any], num_devices: int, rows: Dataset | RowStream, config: PreTrainedConfig
 ) -> dict[str, Any]:
     """All that the weights of a run depend on, as JSON has it.
 
     Args:
         recipe (`dict`): its options, see `describe_recipe`.
         num_devices (`int`): that train together.
-        rows (`Dataset | IterableDataset`): a column `input_ids`, the rows to train on.
+        rows (`Dataset | RowStream`): a column `input_ids`, the rows to train on.
         config (`PreTrainedConfig`): that of the model.
     """
     config = {name: value for name, value in config.to_diff_dict().items() if name not in _NOT_TRAINED}
@@ -48,10 +50,10 @@ def describe_run(
     )
 
 
-def sum_rows(rows: Dataset | IterableDataset) -> dict[str, Any]:
+def sum_rows(rows: Dataset | RowStream) -> dict[str, Any]:
     """`number` and `crc32` of the rows' tokens; those of the first 100 rows of a stream."""
-    if isinstance(rows, IterableDataset):
-        rows = Dataset.from_list(list(islice(rows, _STREAMED_ROWS)), rows.features)
+    if isinstance(rows, RowStream):
+        rows = Dataset.from_list(list(islice(rows, _STREAMED_ROWS)), ROWS)
     checksum = 0
     for batch in rows.with_format("arrow").iter(batch_size=10_000):
         tokens = batch["input_ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False)

@@ -5,16 +5,16 @@ from itertools import chain
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, IterableDataset, List, Value
+from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase, default_data_collator
 
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.training.tokenizer import count_bytes
 
+ROWS = Features({"input_ids": List(Value("int32"))})
 # Stories per batch; the tokens after a batch's last full row are dropped.
 STORIES_PER_BATCH = 10_000
-# The same for a stream, and the size of its shuffle buffer: both are held in memory.
-STREAMED_PER_BATCH, SHUFFLE_BUFFER = 1_000, 1_000
 
 
 def pack_rows(
@@ -40,11 +40,11 @@ def pack_rows(
     # Not the hash that `datasets` would take: a tokenizer changes when it is used.
     key = [stories._fingerprint, vocabulary, tokenizer.eos_token_id, block_size, STORIES_PER_BATCH]
     rows = stories.map(
-        _pack_batch,
+        pack_batch,
         batched=True,
         batch_size=STORIES_PER_BATCH,
         remove_columns=stories.column_names,
-        features=Features({"input_ids": List(Value("int32"))}),
+        features=ROWS,
         fn_kwargs={"tokenizer": tokenizer, "block_size": block_size},
         num_proc=num_proc,
         new_fingerprint=Hasher.hash(key),
@@ -55,47 +55,37 @@ def pack_rows(
     return rows
 
 
-def stream_rows(
-    stories: IterableDataset, tokenizer: PreTrainedTokenizerBase, block_size: int, seed: int
-) -> IterableDataset:
-    """Shuffles, tokenises and packs a stream of stories, over and over without end.
-
-    The order of the rows depends on the seed only, so that a resumed run can skip those that it has seen.
-    Stories are shuffled within a buffer: data in a systematic order should be shuffled before.
-
-    Args:
-        stories (`IterableDataset`): a column `text`.
-        tokenizer (`PreTrainedTokenizerBase`): with an end-of-text token.
-        block_size (`int`): tokens per row.
-        seed (`int`): seed of the order.
-
-    Returns:
-        `IterableDataset`: a column `input_ids` with `block_size` tokens per row.
-
-    Raises:
-        InputError: if the stories do not fill one row.
-    """
-    drawn = stories.shuffle(seed, buffer_size=SHUFFLE_BUFFER)
-    rows = drawn.map(
-        _pack_batch,
-        batched=True,
-        batch_size=STREAMED_PER_BATCH,
-        remove_columns="text",
-        features=Features({"input_ids": List(Value("int32"))}),
-        fn_kwargs={"tokenizer": tokenizer, "block_size": block_size},
-    )
-    if next(iter(rows), None) is None:
-        raise InputError(f"the stories do not fill one row of block_size {block_size} tokens")
-    return rows.repeat(None)
-
-
-def _pack_batch(batch: dict, tokenizer: PreTrainedTokenizerBase, block_size: int) -> dict[str, list]:
+def pack_batch(batch: dict, tokenizer: PreTrainedTokenizerBase, block_size: int) -> dict[str, list]:
+    """Rows of some stories, without the tokens that do not fill the last one."""
     ids = tokenizer(batch["text"], add_special_tokens=False, return_attention_mask=False)["input_ids"]
     stream = np.fromiter(
         chain.from_iterable([*story, tokenizer.eos_token_id] for story in ids), dtype=np.int32
     )
     num_rows = len(stream) // block_size
     return {"input_ids": list(stream[: num_rows * block_size].reshape(num_rows, block_size))}
+
+
+def bytes_per_token(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> float | None:
+    """Bytes of text per token of rows that a model predicts, which is all but the first of each row.
+
+    By it, a loss in nats per token is `loss / ln(2) / bytes_per_token` bits per byte.
+
+    Args:
+        rows (`Dataset`): a column `input_ids`, all rows equally long.
+        tokenizer (`PreTrainedTokenizerBase`): that made them.
+
+    Returns:
+        `float | None`: `None` where it is not known how many bytes a token is, see `count_bytes`.
+    """
+    num_bytes = count_bytes(tokenizer)
+    if num_bytes is None:
+        return None
+    total, num_tokens = 0, 0
+    for batch in rows.with_format("numpy").iter(batch_size=10_000):
+        predicted = batch["input_ids"][:, 1:]
+        total += int(num_bytes[predicted].sum())
+        num_tokens += predicted.size
+    return total / num_tokens or None
 
 
 def collate_rows(rows: Sequence[dict]) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from modeling_mosaic.complete_files import sync
@@ -28,8 +28,9 @@ from mosaic_lab.training.options import (
 )
 from mosaic_lab.training.report import extract_curve, summarise, write_report
 from mosaic_lab.training.resume import check_resumed, describe_run
-from mosaic_lab.training.rows import collate_rows, pack_rows, stream_rows
-from mosaic_lab.training.tokenizer import load_tokenizer
+from mosaic_lab.training.rows import bytes_per_token, collate_rows, pack_rows
+from mosaic_lab.training.streaming import RowStream
+from mosaic_lab.training.tokenizer import describe_trained, load_tokenizer
 from mosaic_lab.training.trainer import Trainer
 
 # The bigram model sees no more tokens than this: a few seconds, and it is as good as it gets.
@@ -55,7 +56,9 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
 
 def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> dict[str, Any]:
     with training.main_process_first():
-        tokenizer, origin, train_rows, validation_rows = load_rows(model, data)
+        tokenizer, origin, train_rows, validation_rows = load_rows(
+            model, data, training.resume_from_checkpoint
+        )
     set_seed(training.seed)
     network = build_model(model.model, tokenizer, data.block_size, model.attn_implementation)
     if validation_rows is None and training.eval_strategy != "no":
@@ -66,6 +69,10 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
     options = describe_run(recipe, training.world_size, train_rows, network.config)
     if training.resume_from_checkpoint is not None:
         check_resumed(training.resume_from_checkpoint, options)
+    num_bytes = None
+    # Else it is not known which rows are evaluated.
+    if validation_rows is not None and not training.dataloader_drop_last:
+        num_bytes = bytes_per_token(validation_rows, tokenizer)
     # With push_to_hub, it makes the repository.
     repo_id = training.hub_model_id or training.output_dir
     with naming_hub_errors(repo_id) if training.push_to_hub else nullcontext():
@@ -78,6 +85,7 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
             processing_class=tokenizer,
             callbacks=[PushModelCode()],
             options=options,
+            bytes_per_token=num_bytes,
         )
     if trainer.is_world_process_zero():
         number = "a stream of" if data.streaming else f"{len(train_rows):,}"
@@ -102,23 +110,30 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
 
 
 def load_rows(
-    model: ModelArguments, data: DataArguments
-) -> tuple[PreTrainedTokenizerBase, str, Dataset | IterableDataset, Dataset | None]:
-    """The tokenizer, where it came from, and the rows to train and to validate on."""
+    model: ModelArguments, data: DataArguments, checkpoint: str | None = None
+) -> tuple[PreTrainedTokenizerBase, str, Dataset | RowStream, Dataset | None]:
+    """The tokenizer, where it came from, and the rows to train and to validate on.
+
+    A tokenizer that has been trained on a stream is that of the `checkpoint`, if there is one.
+    """
     if model.train_tokenizer is not None and is_trained(model.model):
         raise InputError(
             f"train_tokenizer {model.train_tokenizer}: for new models only; {model.model} is neither a config"
             f" JSON nor a preset ({', '.join(list_presets())}), and a trained model's weights belong to the "
             "tokens of its own tokenizer"
         )
-    train, validation = (stream_stories if data.streaming else load_stories)(data)
+    train, validation = stream_stories(data, is_shuffled=True) if data.streaming else load_stories(data)
     name = model.tokenizer
     if name is None and model.train_tokenizer is None and is_trained(model.model):
         name = model.model
-    batches = (batch["text"] for batch in train.iter(batch_size=1000))
-    tokenizer, origin = load_tokenizer(name, model.train_tokenizer, batches)
+    if data.streaming and model.train_tokenizer is not None and checkpoint is not None:
+        tokenizer, _ = load_tokenizer(checkpoint)
+        origin = describe_trained(tokenizer)
+    else:
+        batches = (batch["text"] for batch in train.iter(batch_size=1000))
+        tokenizer, origin = load_tokenizer(name, model.train_tokenizer, batches)
     if data.streaming:
-        train_rows = stream_rows(train, tokenizer, data.block_size, data.corpus_seed)
+        train_rows = RowStream(train, tokenizer, data.block_size, data.corpus_seed)
     else:
         train_rows = pack_rows(train, tokenizer, data.block_size, data.preprocessing_workers)
     if validation is None:
@@ -145,12 +160,12 @@ def save(trainer: Trainer, folder: Path) -> None:
 def report(
     trainer: Trainer,
     results: dict[str, Any],
-    train_rows: Dataset | IterableDataset,
+    train_rows: Dataset | RowStream,
     validation_rows: Dataset | None,
     vocab_size: int,
 ) -> None:
     """Writes the loss curve and the results, and prints the summary; no bigram is fitted on a stream."""
-    block_size = len(next(iter(train_rows))["input_ids"])
+    block_size = results["recipe"]["block_size"]
     bigram = None
     if validation_rows is not None and isinstance(train_rows, Dataset):
         fitted = train_rows.select(range(min(len(train_rows), BIGRAM_TOKENS // block_size)))

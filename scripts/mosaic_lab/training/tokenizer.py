@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+from tokenizers.decoders import ByteLevel
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import (
     ADDED_TOKENS_FILE,
@@ -55,10 +57,7 @@ def load_tokenizer(
     """
     if num_trained is not None:
         tokenizer = GPT2Tokenizer().train_new_from_iterator(stories, num_trained, show_progress=False)
-        return (
-            tokenizer,
-            f"a byte-level BPE of GPT-2's kind with {len(tokenizer):,} tokens, trained on these stories",
-        )
+        return tokenizer, describe_trained(tokenizer)
     if name is None:
         return load_gpt2_tokenizer()
     check_json(name)
@@ -73,6 +72,36 @@ def load_tokenizer(
     if tokenizer.eos_token_id is None:
         raise InputError(f"tokenizer {name}: has no end-of-text token (eos_token) to put between stories")
     return tokenizer, f"{name} with {len(tokenizer):,} tokens"
+
+
+def describe_trained(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Where a tokenizer that was trained on the stories came from."""
+    return f"a byte-level BPE of GPT-2's kind with {len(tokenizer):,} tokens, trained on these stories"
+
+
+def count_bytes(tokenizer: PreTrainedTokenizerBase) -> np.ndarray | None:
+    """Bytes of text that each token stands for: a byte-level BPE writes each as a character.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): any. If it has a normaliser, the bytes are those of its
+            text. Special tokens stand for none.
+
+    Returns:
+        `np.ndarray | None`: int64 `(tokens,)`, by their ids; `None` for tokenizers of another kind, whose
+            tokens may stand for different bytes in different places.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.decoder, ByteLevel):
+        return None
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    num_bytes = np.zeros(max(vocabulary.values()) + 1, np.int64)
+    for token, index in vocabulary.items():
+        num_bytes[index] = len(token)
+    for index, token in backend.get_added_tokens_decoder().items():
+        # These are stored as text.
+        num_bytes[index] = 0 if token.special else len(token.content.encode())
+    num_bytes[tokenizer.all_special_ids] = 0
+    return num_bytes
 
 
 def check_json(name: str) -> None:

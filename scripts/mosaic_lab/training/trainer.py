@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch.distributed.fsdp import FSDPModule
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -16,6 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from modeling_mosaic.complete_files import sync
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import read_object, write_json, write_text
+from mosaic_lab.training.streaming import StreamTrainer
 from mosaic_lab.training.weights import find_nonfinite
 
 # Lists the other files of a checkpoint with their checksums; written once they are on the disk.
@@ -41,7 +41,7 @@ def last_checkpoint(folder: str | os.PathLike) -> str | None:
     return next((str(checkpoint) for _, checkpoint in checkpoints if is_complete(checkpoint)), None)
 
 
-class Trainer(transformers.Trainer):
+class Trainer(StreamTrainer):
     """transformers' own, for runs that may be killed or diverge.
 
     A checkpoint counts once all processes have written their share, and only then are older ones deleted
@@ -50,7 +50,7 @@ class Trainer(transformers.Trainer):
 
     Args:
         options (`dict`, *optional*): saved in each checkpoint as `options.json`.
-        args, kwargs: those of transformers' `Trainer`.
+        args, kwargs: those of `StreamTrainer`.
 
     Raises:
         InputError: from `train`, `evaluate` and `save_model`, if a loss or the weights are not finite.

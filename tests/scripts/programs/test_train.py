@@ -64,7 +64,7 @@ def test_second_run_takes_the_tokens_of_the_first(trained, recipe, tmp_path, mon
     def refuse(*args, **kwargs):
         raise AssertionError("tokenised again")
 
-    monkeypatch.setattr("mosaic_lab.training.rows._pack_batch", refuse)
+    monkeypatch.setattr("mosaic_lab.training.rows.pack_batch", refuse)
     monkeypatch.setattr(corpus, "_tell", refuse)
     refuse.__name__ = "_tell"
     train.main([str(recipe), "--output_dir", str(tmp_path), "--max_steps", "1", "--save_strategy", "no"])

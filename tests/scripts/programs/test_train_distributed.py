@@ -77,6 +77,10 @@ def read_losses(folder):
     return json.loads((folder / "loss_curve.json").read_text())["train"]
 
 
+def read_state(folder):
+    return json.loads((folder / "trainer_state.json").read_text())
+
+
 def assert_same_training(folder, expected):
     assert read_losses(folder)["step"] == read_losses(expected)["step"] == [1, 2, 3, 4, 5, 6]
     assert read_losses(folder)["loss"] == pytest.approx(read_losses(expected)["loss"], rel=1e-5)
@@ -91,6 +95,9 @@ def test_data_parallel_training(run, alone):
 
 def test_sharded_training(sharded, alone):
     assert_same_training(sharded, alone)
+    lines = read_state(sharded)["log_history"][:6]
+    assert all(line["tokens_per_second"] > 0 and line["mfu"] > 0 for line in lines)
+    assert read_state(sharded)["total_flos"] == read_state(alone)["total_flos"] > 0
     assert {path.name for path in (sharded / "checkpoint-2" / "optimizer_0").glob("*.distcp")} == {
         "__0_0.distcp",
         "__1_0.distcp",

@@ -3,17 +3,24 @@
 import json
 import multiprocessing
 import resource
+import shutil
+from itertools import islice
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset, IterableDatasetDict
+from datasets import Dataset, IterableDatasetDict, load_dataset
 from safetensors.torch import load_file
 
+from mosaic_lab.core.errors import InputError
 from mosaic_lab.programs import train
-from mosaic_lab.training import corpus
+from mosaic_lab.training import corpus, resume, story_files, streaming
 from mosaic_lab.training.corpus import load_stories, stream_stories
 from mosaic_lab.training.options import DataArguments
-from mosaic_lab.training.rows import SHUFFLE_BUFFER, STREAMED_PER_BATCH, stream_rows
+from mosaic_lab.training.story_files import cut
+from mosaic_lab.training.story_files import read_stories as read_pieces
+from mosaic_lab.training.streaming import STREAMED_PER_BATCH, RowStream
 from mosaic_lab.training.tokenizer import load_tokenizer
 from process_group import run_group
 
@@ -77,9 +84,11 @@ def test_hub_stories(monkeypatch):
 
 def test_every_story_comes_once_a_round_in_a_seeded_order(folder, tokenizer):
     stories, _ = stream_stories(DataArguments(dataset=str(folder / "train-1.jsonl")))
-    rows = [stream_rows(stories, tokenizer, 8, seed) for seed in (0, 0, 1)]
+    rows = [RowStream(stories, tokenizer, 8, seed) for seed in (0, 0, 1)]
     length = sum(len(tokenizer(tell(number))["input_ids"]) + 1 for number in range(200, 300)) // 8
-    first, again, other = ([row["input_ids"].tolist() for row in stream.take(2 * length)] for stream in rows)
+    first, again, other = (
+        [list(map(int, row["input_ids"])) for row in islice(stream, 2 * length)] for stream in rows
+    )
     assert first == again and first != other
     assert first[:length] == first[length:]
     told = tokenizer.decode([token for row in first[:length] for token in row]).split("<|endoftext|>")
@@ -88,23 +97,116 @@ def test_every_story_comes_once_a_round_in_a_seeded_order(folder, tokenizer):
     assert set(told[:-1]) <= {tell(number) for number in range(200, 300)}
 
 
-def test_few_stories_are_read_ahead(tmp_path, tokenizer, monkeypatch):
-    write_lines(tmp_path / "a.jsonl", range(20_000))
-    num_read = 0
+@pytest.fixture
+def read_stories(monkeypatch):
+    """The stories of JSON lines as they are read."""
+    read, stories = story_files.READERS["lines"], []
 
-    def count(path, column):
-        nonlocal num_read
-        for story in read(path, column):
-            num_read += 1
+    def note(piece, column):
+        for story in read(piece, column):
+            stories.append(story)
             yield story
 
-    read = corpus.READERS[".jsonl"]
-    monkeypatch.setitem(corpus.READERS, ".jsonl", count)
+    monkeypatch.setitem(story_files.READERS, "lines", note)
+    return stories
+
+
+def test_few_stories_are_read_ahead(tmp_path, tokenizer, read_stories):
+    write_lines(tmp_path / "a.jsonl", range(20_000))
     stories, _ = stream_stories(DataArguments(dataset=str(tmp_path / "a.jsonl")))
-    rows = stream_rows(stories, tokenizer, 64, 0)
+    rows = RowStream(stories, tokenizer, 64, 0)
     next(iter(rows))
     # Once to see that there is a row, once to take it.
-    assert 0 < num_read <= 2 * (STREAMED_PER_BATCH + SHUFFLE_BUFFER + 1)
+    assert 0 < len(read_stories) <= 2 * (STREAMED_PER_BATCH + 1)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Pieces of about ten stories, and batches of 16, which begin in any place of them."""
+    monkeypatch.setattr(corpus, "PIECE_SIZE", 10 * (len(tell(100)) + 14))
+    monkeypatch.setattr(streaming, "STREAMED_PER_BATCH", 16)
+
+
+def open_files(folder):
+    write_lines(folder / "a.jsonl", range(100))
+    return stream_stories(DataArguments(dataset=str(folder / "a.jsonl")), is_shuffled=True)[0]
+
+
+def open_hub(folder):
+    """What `datasets` makes of files on the Hub."""
+    for number in range(2):
+        texts = [tell(50 * number + index) for index in range(50)]
+        pq.write_table(pa.table({"text": texts}), folder / f"{number}.parquet", row_group_size=20)
+    return load_dataset("parquet", data_files=str(folder / "*.parquet"), streaming=True)["train"]
+
+
+@pytest.mark.parametrize("open_stories", [open_files, open_hub])
+def test_stream_goes_on_at_any_place(tmp_path, tokenizer, small_pieces, read_stories, open_stories):
+    """With the same rows, in its second round too, and from files without what has been read."""
+    stream = RowStream(open_stories(tmp_path), tokenizer, 32, 0)
+    expected, places = [], []
+    for row in islice(stream, 400):
+        expected.append(list(map(int, row["input_ids"])))
+        places.append(json.loads(json.dumps(stream.state_dict())))
+    assert sum(row == expected[0] for row in expected) > 1
+    for number in range(1, 380, 23):
+        for ahead in (0, 5):
+            stream = RowStream(open_stories(tmp_path), tokenizer, 32, 0)
+            stream.load_state_dict(places[number - 1], number + ahead)
+            read_stories.clear()
+            rows = [list(map(int, row["input_ids"])) for row in islice(stream, 8)]
+            assert rows == expected[number + ahead :][:8], number
+            # Of the piece what is before the batch, the batch once more, and what these rows are made of.
+            assert len(read_stories) <= 11 + 16 + 16
+
+
+def test_resumed_run_reads_on(short_recipe, tmp_path, small_pieces, read_stories, monkeypatch):
+    """And neither the stories before its checkpoint nor those that its tokenizer was trained on."""
+    monkeypatch.setattr(resume, "_STREAMED_ROWS", 1)
+    write_lines(tmp_path / "data.jsonl", range(200))
+    out = tmp_path / "out"
+    argv = [short_recipe, "--output_dir", out, "--streaming", "--dataset", tmp_path / "data.jsonl"]
+    argv = [*map(str, argv), "--save_total_limit", "3", "--per_device_train_batch_size", "8"]
+    train.main(argv)
+    # All for the tokenizer, and twice the first batch, which shows whether the data are usable, and the same.
+    trained_on = read_stories[200 + 2 * 16 :]
+    expected = load_file(out / "model.safetensors")
+    for path in (out / "checkpoint-6", out / "model.safetensors"):
+        path.rename(tmp_path / path.name)
+    read_stories.clear()
+    train.main([*argv, "--resume_from_checkpoint"])
+    resumed = load_file(out / "model.safetensors")
+    assert all(torch.equal(resumed[name], weight) for name, weight in expected.items())
+    read_on = read_stories[2 * 16 :]
+    assert read_on == trained_on[-len(read_on) :] and len(read_on) <= len(trained_on) - 4 * 16
+
+
+def test_pieces_of_a_file_have_its_stories_once(tmp_path):
+    texts = {
+        "marked.txt": "|A é.\nA\n|\n\nB|C| \n\nD\r\nd\n|".replace("|", "<|endoftext|>"),
+        "blank.txt": "\nA é.\nAa.\n\n\nB.\n \n\nC.\r\n\r\nD\nd",
+        "strings.txt": '\n"A é."\n\n"B\\n"\n"C"',
+        "lines.jsonl": '\n{"text": "A é."}\n\n"B"\n"C"\n\n',
+        "array.json": '\n["A é.",\n"B",\n{"text": "C"}]',
+    }
+    for name, text in texts.items():
+        path = tmp_path / name
+        path.write_bytes(text.encode())
+        expected = [story["text"] for story in read_pieces(cut(path), "text")]
+        assert expected[0].startswith("A é.") and expected[-1][0] in "CD", name
+        for size in range(1, len(text) + 2):
+            pieces = cut(path, size)
+            assert [story["text"] for story in read_pieces(pieces, "text")] == expected, (name, size)
+    pq.write_table(pa.table({"text": list("ABCDE")}), tmp_path / "groups.parquet", row_group_size=2)
+    pieces = cut(tmp_path / "groups.parquet", 1)
+    assert len(pieces) == 3 and [story["text"] for story in read_pieces(pieces, "text")] == list("ABCDE")
+
+
+def test_mark_behind_the_beginning_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(story_files, "PIECE_SIZE", 20)
+    (tmp_path / "a.txt").write_text("A long story begins.\n\n<|endoftext|>\n")
+    with pytest.raises(InputError, match="has <|endoftext|>, but not in its first 20 bytes"):
+        list(read_pieces(cut(tmp_path / "a.txt"), "text"))
 
 
 @pytest.mark.parametrize(
@@ -151,12 +253,18 @@ def test_resumed_and_shared_streams(short_recipe, exact_model, tmp_path):
     assert run_group([short_recipe, *options, *halves], log, 2) == [0, 0], log.read_text()
     curves = [json.loads((tmp_path / name / "loss_curve.json").read_text()) for name in ("alone", "two")]
     assert curves[1]["train"]["loss"] == pytest.approx(curves[0]["train"]["loss"], rel=1e-5)
+    expected = load_file(tmp_path / "two" / "model.safetensors")
+    shutil.rmtree(tmp_path / "two" / "checkpoint-6")
+    resume = [*halves, "--resume_from_checkpoint"]
+    assert run_group([short_recipe, *options, *resume], log, 2) == [0, 0], log.read_text()
+    weights = load_file(tmp_path / "two" / "model.safetensors")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def measure_peak(path, results):
     tokenizer = load_tokenizer(None, 300, [[tell(number) for number in range(50)]])[0]
     stories, _ = stream_stories(DataArguments(dataset=str(path)))
-    rows = stream_rows(stories, tokenizer, 512, 0)
+    rows = RowStream(stories, tokenizer, 512, 0)
     size = 0
     for row in rows:
         size += len(row["input_ids"])
