@@ -327,20 +327,31 @@ def test_numbers_of_tasks_in_context(heading, task):
     assert shown[0][1:] == columns[0][1:] and all(column in columns[1:] for column in shown[1:])
 
 
+def test_numbers_of_regbench_for_v2():
+    best = choose_best_runs(load("regbench/v2"), key=lambda result: result["model"])
+    shown = {name: scores for name, *scores in rows("docs/v2.md", "### RegBench")[1:]}
+    assert shown == {
+        name: [format_values([run[score] for run in runs]) for score in ("accuracy", "tvd")]
+        for name, runs in best.items()
+    }
+
+
 def test_numbers_of_long_contexts():
     """The table of docs/v2.md has all models of the comparison, and the last stretches of long rows."""
     page, heading = "docs/v2.md", "## Stories, and contexts beyond those of training"
     groups = group_runs(load("comparison/v2"))
-    stretches = load("evaluation/contexts", "evaluation.json")["texts"][0]["stretches"]
     shown = rows(page, heading)[0][3:]
-    stretches = [each for each in stretches if f"{each['first']} to {each['last']}" in shown]
-    assert len(shown) == len(stretches) and len(rows(page, heading)) == 1 + len(groups)
+    long: dict[str, list[float]] = {}
+    for evaluation in ("evaluation/contexts", "evaluation/ablations"):
+        stretches = load(evaluation, "evaluation.json")["texts"][0]["stretches"]
+        stretches = [each["models"] for each in stretches if f"{each['first']} to {each['last']}" in shown]
+        long |= {name: [each[name]["mean"] for each in stretches] for name in stretches[0]}
+    assert len(rows(page, heading)) == 1 + len(groups)
     for (depth, model), runs in groups.items():
-        validation, *long = row(page, heading, str(depth), LONG_CONTEXTS[model.replace(f"-{depth}", "")])
+        validation, *cells = row(page, heading, str(depth), LONG_CONTEXTS[model.replace(f"-{depth}", "")])
         assert validation == format_values(list(losses_of(runs, "validation"))), model
-        names = [run["name"] for run in runs if run["name"] in stretches[0]["models"]]
-        found = [each["models"][name]["mean"] for name in names for each in stretches]
-        check([cell for cell in long if cell], found, model)
+        found = [long[run["name"]] for run in runs if run["name"] in long]
+        check([cell for cell in cells if cell], sum(found, []), model)
 
 
 def merging_cells(results: list[dict], metrics: list[str], text: str) -> Iterator[tuple[list[str], list]]:

@@ -84,10 +84,15 @@ def short_names(models: list[str]) -> list[str]:
 
 
 def describe_architecture(model: PreTrainedModel) -> str:
-    """Describes kind, depth and size of a model: "mosaic, 2 layers, 724,664 parameters"."""
+    """Describes kind, depth and size of a model: "mosaic, 2 layers, 724,664 parameters".
+
+    Of a second model with a change taken back, it says which: "mosaic_v2_ablated (gates), 1 layer, ...".
+    """
     depth = model.config.num_hidden_layers
     layers = f"{depth} layer{'' if depth == 1 else 's'}"
-    return f"{model.config.model_type}, {layers}, {model.num_parameters():,} parameters"
+    taken_back = getattr(model.config, "taken_back", None)
+    kind = f"{model.config.model_type} ({taken_back})" if taken_back else model.config.model_type
+    return f"{kind}, {layers}, {model.num_parameters():,} parameters"
 
 
 def name_architecture(model: PreTrainedModel, name: str, others: list[TrainedModel]) -> str:

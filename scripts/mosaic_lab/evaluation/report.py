@@ -184,8 +184,7 @@ def style_architectures(architectures: list[str]) -> dict[str, dict[str, str]]:
     """A colour for each kind of model, and dashes for several of one kind."""
     styles, seen = {}, {}
     for architecture in architectures:
-        kind = architecture.split(",")[0]
-        dashes = DASHES[seen.get(kind, 0) % len(DASHES)]
-        styles[architecture] = {"color": colour_of(kind), "linestyle": dashes}
-        seen[kind] = seen.get(kind, 0) + 1
+        colour = colour_of(architecture.split(",")[0])
+        styles[architecture] = {"color": colour, "linestyle": DASHES[seen.get(colour, 0) % len(DASHES)]}
+        seen[colour] = seen.get(colour, 0) + 1
     return styles
