@@ -106,7 +106,7 @@ def draw(best: Best, arrays: Arrays) -> plt.Figure:
         column[0].xaxis.set_minor_locator(NullLocator())
         column[0].set_xticklabels([str(count) for count in counts])
         column[1].set_xlabel(f"{task.place}, {shown} {task.counted}")
-        column[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        column[1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for panel in axes.flat:
         tidy(panel)
     for row in axes:
