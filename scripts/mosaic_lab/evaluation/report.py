@@ -15,6 +15,7 @@ from mosaic_lab.evaluation.summary import (
     architectures_of,
     bin_positions,
     summarise_induction,
+    summarise_names,
     summarise_text,
 )
 
@@ -36,6 +37,7 @@ def write_report(folder: Path, results: Results) -> str:
         "context": results[0]["block_size"],
         "texts": [],
         "induction": {},
+        "names": {},
     }
     curves: dict[str, np.ndarray] = {}
     for kind, same in by_kind.items():
@@ -49,6 +51,10 @@ def write_report(folder: Path, results: Results) -> str:
                 summary["induction"][name], curves[f"{kind}/{name}"] = summarise_induction(
                     arrays, same[0]["seed"]
                 )
+        elif kind == "names":
+            summary["names"] = {
+                name: summarise_names(arrays, same[0]["seed"]) for name, arrays in measured.items()
+            }
     write_json(folder / EVALUATION, summary)
     write_arrays(folder / CURVES, curves)
     if "prompts" in by_kind:
@@ -82,6 +88,8 @@ def format_report(results: dict[str, Any]) -> str:
         parts.append(_format_halves(text))
     if results["induction"]:
         parts += ["## A random segment, repeated\n", _format_induction(results["induction"])]
+    if results["names"]:
+        parts += ["## Names\n", _format_names(results["names"])]
     return "\n".join(parts)
 
 
@@ -137,6 +145,20 @@ def _format_induction(induction: dict[str, Any]) -> str:
     names = ("first_copy", "second_copy", "accuracy")
     return table(
         head, [[model, *(_interval(record[name]) for name in names)] for model, record in induction.items()]
+    )
+
+
+def _format_names(names: dict[str, Any]) -> str:
+    head = ["model", "nats per repeated name", "per token of a new name", "per other token"]
+    head += ["stories told", "names in them", "share that belongs to the story"]
+    keys = ("repeated", "new", "other")
+    return table(
+        head,
+        [
+            [model, *(_interval(record[key]) for key in keys)]
+            + [f"{record['num_tellings']:,}", f"{record['num_told']:,}", _interval(record["belonging"])]
+            for model, record in names.items()
+        ],
     )
 
 
