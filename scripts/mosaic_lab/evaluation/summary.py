@@ -161,9 +161,7 @@ def summarise_names(arrays: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
     }
     told = arrays["num_told"]
     figures |= {"num_tellings": len(told), "num_told": int(told.sum())}
-    figures["belonging"] = interval_record(
-        arrays["num_belonging"], told, bootstrap_weights(len(told), seed)
-    )
+    figures["belonging"] = interval_record(arrays["num_belonging"], told, bootstrap_weights(len(told), seed))
     return figures
 
 
