@@ -102,8 +102,8 @@ class MosaicConfig(FieldChecks, PreTrainedConfig):
         attention_dropout (`float`): dropout on the weights with which memories mix their values.
         hidden_dropout (`float`): dropout on what the contextual and the persistent memories add to the
             residual stream.
-        logit_scale (`float`, *optional*): factor on the logits; 1 / sqrt(`hidden_size`), as in the paper's own
-            code, if `None`.
+        logit_scale (`float`, *optional*): factor on the logits; that of the paper's own code, 1 /
+            sqrt(`hidden_size`), if `None`.
         max_log_key_scale (`float`): the log of a key scale alpha_phi, in nats, is clamped here from above;
             within +-40.
         tie_word_embeddings (`bool`): whether the head shares its weight with the embedding.

@@ -12,6 +12,7 @@ from mosaic_lab.core.fingerprint import hash_weights
 from mosaic_lab.core.work import ARRAYS, Run, leave_group, share
 from mosaic_lab.evaluation.losses import row_losses, sequence_losses
 from mosaic_lab.evaluation.models import TrainedModel, check_context, load_models
+from mosaic_lab.evaluation.name_units import NUM_STORIES, measure_name_units
 from mosaic_lab.evaluation.names import measure_names
 from mosaic_lab.evaluation.options import EvaluationArguments
 from mosaic_lab.evaluation.probes import measure_halves, measure_induction, repeat_segments
@@ -73,6 +74,11 @@ def plan_runs(names: list[str], evaluation: EvaluationArguments, data: DataArgum
                 {"text": texts[0].name, "sha256": texts[0].sha256, **sizes, **names},
                 partial(measure_names, model, tokenizer, texts[0], **names, batch_size=batch_size, seed=seed),
             )
+            if model.network.config.model_type == "mosaic":
+                work["units"] = (
+                    {"text": texts[0].name, "sha256": texts[0].sha256, "num_stories": NUM_STORIES},
+                    partial(measure_name_units, model, tokenizer, texts[0]),
+                )
         runs += [Run(f"{model.name}/{name}", about | own, inputs) for name, (own, inputs) in work.items()]
     return runs
 

@@ -1,4 +1,4 @@
-"""Whether a model keeps to the names of a story: the loss on those said before, and those in what it tells."""
+"""Whether a model keeps to the names of a story: its loss on those said before, and those that it tells."""
 
 import re
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def locate_names(ids_T: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> Names
 
     Args:
         ids_T (`np.ndarray`): tokens of one text.
-        tokenizer (`PreTrainedTokenizerBase`): of a kind that decodes a text piece by piece, as byte-level ones do.
+        tokenizer (`PreTrainedTokenizerBase`): byte-level, or of another kind that decodes piece by piece.
     """
     pieces = [tokenizer.decode([token]) for token in ids_T]
     ends_T = np.cumsum([len(piece) for piece in pieces])

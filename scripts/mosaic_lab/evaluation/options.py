@@ -40,8 +40,8 @@ class EvaluationArguments(DeviceArguments):
     num_tellings: int = field(
         default=0,
         metadata={
-            "help": "Validation stories to continue at most, to see whether they keep to their names, those of "
-            "the embedded grammar; 0 leaves this and the losses on names out."
+            "help": "Validation stories to continue at most, to see whether they keep to their names (of the "
+            "embedded grammar); 0 leaves this and the losses on names out."
         },
     )
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the sampled continuations."})

@@ -165,6 +165,16 @@ def summarise_names(arrays: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
     return figures
 
 
+def summarise_units(result: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The figures of `measure_name_units`, unit by unit."""
+    places = {name: result[name] for name in ("num_places", "even_right", "even_name")}
+    units = [
+        {"layer": layer, "unit": unit} | {name: float(array[layer, unit]) for name, array in arrays.items()}
+        for layer, unit in np.ndindex(arrays["peek"].shape)
+    ]
+    return {**places, "units": units}
+
+
 def bin_positions(curve_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of tokens behind, and means over 16 positions each, or more in contexts above 1,024 tokens.
 
