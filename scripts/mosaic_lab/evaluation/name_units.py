@@ -22,7 +22,7 @@ def measure_name_units(
 
     Returns:
         `tuple[dict, dict]`: `num_places`; and the shares of pairs that peek at this name, `even_right`, and
-        at any name, `even_name`, which even weights would give. By layer and unit: the weights of these pairs,
+        at any name, `even_name`, that even weights would give. By layer and unit: weights of these pairs,
         `right` and `name`; `peek`, the share of the next token's value before both are normalised; `copies`,
         what the unit's answer adds to a name's own logit, less what it adds to another's, if it recalls that
         name's embedding alone, in units of the last norm's scale.
@@ -55,7 +55,7 @@ def single_tokens(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
 
 
 def _weights_of(network, ids_T, tokenizer, single) -> tuple[np.ndarray, np.ndarray]:
-    """Before each repeated name, shares of pairs `(places, 2)` and of weights `(places, layers, heads, 2)`."""
+    """Before each repeated name, shares of pairs `(places, 2)`, and weights `(places, layers, heads, 2)`."""
     kinds_T = locate_names(ids_T, tokenizer).kinds_T
     follows_T = (kinds_T[1:] == REPEATED) & np.isin(ids_T[1:], single)
     outputs = network(torch.from_numpy(ids_T)[None], output_attentions=True, use_cache=False)
