@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from mosaic_lab.comparison.experiment import TRAIN
 from mosaic_lab.core.command import CommandParser, find_recipe, load_recipe
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import read_object
@@ -16,7 +15,7 @@ from mosaic_lab.core.work import Experiment, Run, share
 from mosaic_lab.speedrun.options import SpeedrunArguments
 from mosaic_lab.speedrun.report import write_report
 from mosaic_lab.training.corpus import load_stories
-from mosaic_lab.training.options import DataArguments, ModelArguments, TrainingArguments
+from mosaic_lab.training.options import TRAIN, DataArguments, ModelArguments, TrainingArguments
 from mosaic_lab.training.report import CURVE_DATA, RESULTS
 
 # What decides which stories are held out.
