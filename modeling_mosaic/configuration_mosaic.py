@@ -83,7 +83,7 @@ class FieldChecks:
 class MosaicConfig(FieldChecks, PreTrainedConfig):
     r"""
     Configuration of [`MosaicModel`], the Memory Mosaic of arXiv 2405.06394. The defaults are the paper's
-    12-block model with the GPT-2 vocabulary.
+    12-block model with the GPT-2 vocabulary, but for `logit_scale`.
 
     Args:
         vocab_size (`int`): number of tokens in the vocabulary.
@@ -102,7 +102,8 @@ class MosaicConfig(FieldChecks, PreTrainedConfig):
         attention_dropout (`float`): dropout on the weights with which memories mix their values.
         hidden_dropout (`float`): dropout on what the contextual and the persistent memories add to the
             residual stream.
-        logit_scale (`float`, *optional*): factor on the logits; 1 / sqrt(`hidden_size`) if `None`.
+        logit_scale (`float`, *optional*): factor on the logits; that of the paper's own code, 1 /
+            sqrt(`hidden_size`), if `None`.
         max_log_key_scale (`float`): the log of a key scale alpha_phi, in nats, is clamped here from above;
             within +-40.
         tie_word_embeddings (`bool`): whether the head shares its weight with the embedding.
@@ -146,7 +147,7 @@ class MosaicConfig(FieldChecks, PreTrainedConfig):
     layer_norm_eps: int | float = 1e-5
     attention_dropout: int | float = 0.05
     hidden_dropout: int | float = 0.05
-    logit_scale: int | float | None = None
+    logit_scale: int | float | None = 1.0
     # The square of its exponential, the scale of persistent queries, must stay finite in float32.
     max_log_key_scale: int | float = interval(min=-40, max=40)(default=5.0)
     tie_word_embeddings: bool = True

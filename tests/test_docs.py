@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from transformers import AutoModelForCausalLM
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicMemory
 from mosaic_lab.attention_maps.report import AVERAGES
@@ -17,6 +18,7 @@ from mosaic_lab.benchmark.report import compute_ratios
 from mosaic_lab.bounding.report import NAMES as POLICY_LABELS
 from mosaic_lab.bounding.report import WHOLE, group_by_memory
 from mosaic_lab.comparison.report import group_runs, losses_of
+from mosaic_lab.core.command import load_recipe
 from mosaic_lab.core.figures import name_of
 from mosaic_lab.core.work import load_gathered
 from mosaic_lab.in_context.report import format_accuracy
@@ -29,6 +31,7 @@ from mosaic_lab.searching.report import SHARES
 from mosaic_lab.three_moons.report import summarise
 from mosaic_lab.training.contestants import choose_best as choose_best_runs
 from mosaic_lab.training.contestants import format_values
+from mosaic_lab.training.model import read_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "results/README.md")
@@ -314,6 +317,64 @@ def test_numbers_of_regbench():
         check(scores, [best[model]["accuracy"], best[model]["tvd"]], model)
         number = best[model]["num_parameters"]
         assert parameters == ("-" if number is None else f"{number:,}")
+
+
+def test_numbers_of_names():
+    """Losses and shares of all models, and the strongest unit of each mosaic."""
+    heading, results = "## Names", load("evaluation/names", "evaluation.json")
+    for model, architecture in results["architectures"].items():
+        kind, depth, _ = architecture.split(", ", 2)
+        record = results["names"][model]
+        *losses, shares = row(LANGUAGE, heading, f"{name_of(kind)}, {depth}")
+        check(losses, [record["repeated"]["mean"], record["other"]["mean"]], model)
+        share = record["belonging"]
+        shown = re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", shares).groups()
+        check(list(shown), [share["mean"], share["low"], share["high"]], model)
+    for model, record in results["units"].items():
+        depth = results["architectures"][model].split(", ")[1].split()[0]
+        last = [unit for unit in record["units"] if unit["layer"] == int(depth) - 1]
+        best = max(last, key=lambda unit: unit["copies"])
+        values = [best[name] for name in ("right", "name", "peek", "copies")]
+        check(row(LANGUAGE, heading, depth, f"{best['layer']}, {best['unit']}"), values, model)
+        text = section(LANGUAGE, heading)
+        even = re.search(r"be (0\.\d+) and (0\.\d+)", text).groups()
+        check(list(even), [record["even_right"], record["even_name"]], "even weights")
+
+
+def test_numbers_of_the_scale_of_logits():
+    shown = {
+        "logit_scale 1": ("logit_scale", "one"),
+        "1 / sqrt(64)": ("logit_scale", "original"),
+        "1 / sqrt(64), four times the rate": ("logit_scale-fast", "original"),
+    }
+    heading = "## The scale of the logits"
+    steps = [int(cell.replace(",", "")) for cell in row(LANGUAGE, heading, "steps")]
+    for label, (name, model) in shown.items():
+        with np.load(ROOT / "results" / "comparison" / name / "figures.npz") as arrays:
+            losses = dict(
+                zip(*(arrays[f"{model}-seed0/validation_{axis}"] for axis in ("step", "loss")), strict=True)
+            )
+        cells = [cell for cell in row(LANGUAGE, heading, label) if cell]
+        check(cells, [losses[step] for step in steps if step in losses], label)
+
+
+def test_numbers_of_the_speedrun():
+    """Sizes and budgets of the recipes, and the curve from which the record is expected."""
+    page = "docs/speedrun.md"
+    for recipe in ("demo", "speedrun"):
+        options = load_recipe(ROOT / "configuration" / "train" / f"{recipe}.yaml")
+        rows_of_step = options["per_device_train_batch_size"] * options["block_size"]
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(read_config(options["model"]))
+        tokens = options["max_steps"] * rows_of_step
+        _, parameters, shown, operations = row(page, "## The record", recipe)
+        check([parameters, shown], [model.num_parameters(), tokens], recipe)
+        assert float(operations) == pytest.approx(6 * model.num_parameters() * tokens, rel=5e-3)
+    with np.load(ROOT / "results" / "comparison" / "v2" / "figures.npz") as arrays:
+        steps, losses = (arrays[f"mosaic-v2-1-seed2/validation_{axis}"] for axis in ("step", "loss"))
+    text = " ".join(section(page, "## The record").split())
+    found = re.search(r"was (\S+) nats after 1,000 steps, (\S+) after 1,250 and (\S+) after", text).groups()
+    check(list(found), [losses[steps == step][0] for step in (1000, 1250, 1500)], "curve")
 
 
 @pytest.mark.parametrize(("heading", "task"), IN_CONTEXT.items())

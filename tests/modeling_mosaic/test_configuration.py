@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,13 +9,26 @@ from transformers import AutoConfig
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM
 
+PRESETS = Path(__file__).parents[2] / "configuration" / "model"
+
 
 def test_defaults_are_the_12_block_model_of_the_paper():
     config = MosaicConfig()
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (768, 12, 12)
     assert (config.num_persistent_heads, config.persistent_memory_size) == (12, 2688)
-    assert config.logit_scale == 1 / math.sqrt(768)
     assert config.attention_dropout == config.hidden_dropout == 0.05
+
+
+def test_logits_are_scaled_as_in_the_original_on_demand(tmp_path):
+    """The paper's presets ask for it; a saved config has the number, whatever the default becomes."""
+    assert MosaicConfig().logit_scale == 1.0
+    for name in ("mosaic-1", "mosaic-18", "regbench/full/mosaic"):
+        config = AutoConfig.from_pretrained(PRESETS / f"{name}.json")
+        assert config.logit_scale == 1 / math.sqrt(config.hidden_size)
+    for scale in (None, 1.0):
+        MosaicConfig(logit_scale=scale).save_pretrained(tmp_path)
+        saved = json.loads((tmp_path / "config.json").read_text())
+        assert saved["logit_scale"] == (scale or 1 / math.sqrt(768))
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def train(fields, change_inputs):
         hidden_dropout=0.0,
         bos_token_id=0,
         eos_token_id=None,
-        **fields,
+        **{"logit_scale": None, **fields},
     )
     model = MosaicForCausalLM(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

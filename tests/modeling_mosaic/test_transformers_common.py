@@ -135,8 +135,6 @@ class MosaicModelTest(ModelTesterMixin, GenerationTesterMixin, TrainingTesterMix
     )
     # By the year of the sources' copyright, this test would take the model for an old one and let it go.
     test_can_init_all_missing_weights_before_2023 = True
-    # Logits start smaller than a transformer's, by 1 / sqrt(hidden_size).
-    training_overfit_learning_rate = 5e-3
 
     @pytest.fixture(autouse=True)
     def name_models(self, monkeypatch):

@@ -12,7 +12,17 @@ FLOORS = (
     {"stories", "ablations"},
     {"training"},
     {"evaluation", "babistories", "benchmark", "three_moons", "regbench", "in_context", "memories"},
-    {"hub", "comparison", "attention_maps", "inspection", "merging", "bounding", "searching", "serving"},
+    {
+        "hub",
+        "comparison",
+        "attention_maps",
+        "inspection",
+        "merging",
+        "bounding",
+        "searching",
+        "serving",
+        "speedrun",
+    },
     {"programs"},
 )
 

@@ -14,7 +14,7 @@ pytest.importorskip("trl")
 def test_chat(demo, run_examples):
     # Of the kind that `make demo` leaves, and large enough to learn the answers within the example's steps.
     config = MosaicConfig.from_pretrained("runs/demo")
-    size = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, logit_scale=1.0)
+    size = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4)
     torch.manual_seed(0)
     model = MosaicForCausalLM(
         MosaicConfig(vocab_size=config.vocab_size, eos_token_id=config.eos_token_id, **size)

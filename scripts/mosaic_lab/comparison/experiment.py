@@ -17,11 +17,10 @@ from mosaic_lab.core.fingerprint import hash_texts
 from mosaic_lab.core.work import ARRAYS, Experiment, Run, share
 from mosaic_lab.training.corpus import load_stories
 from mosaic_lab.training.model import read_config
-from mosaic_lab.training.options import DataArguments, ModelArguments, TrainingArguments
+from mosaic_lab.training.options import TRAIN, DataArguments, ModelArguments, TrainingArguments
 from mosaic_lab.training.report import CURVE_DATA, RESULTS
 from mosaic_lab.training.trainer import last_checkpoint
 
-TRAIN = ["-m", "mosaic_lab.programs.train"]
 # Options of `train` in which the runs of a comparison differ.
 RESERVED = ("--model", "--seed", "--resume_from_checkpoint")
 

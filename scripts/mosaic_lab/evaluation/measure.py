@@ -12,6 +12,8 @@ from mosaic_lab.core.fingerprint import hash_weights
 from mosaic_lab.core.work import ARRAYS, Run, leave_group, share
 from mosaic_lab.evaluation.losses import row_losses, sequence_losses
 from mosaic_lab.evaluation.models import TrainedModel, check_context, load_models
+from mosaic_lab.evaluation.name_units import NUM_STORIES, measure_name_units
+from mosaic_lab.evaluation.names import measure_names
 from mosaic_lab.evaluation.options import EvaluationArguments
 from mosaic_lab.evaluation.probes import measure_halves, measure_induction, repeat_segments
 from mosaic_lab.evaluation.prompts import PROMPTS, continue_prompts
@@ -40,7 +42,7 @@ def evaluate(models: list[str], evaluation: EvaluationArguments, data: DataArgum
 
 
 def plan_runs(names: list[str], evaluation: EvaluationArguments, data: DataArguments) -> list[Run]:
-    """Plans, for each model, a run on each text, one of the induction probe and one of the prompts."""
+    """Plans, for each model, a run on each text, and one each of the induction probe, prompts and names."""
     models, tokenizer = load_models(names, evaluation.device, evaluation.dtype)
     check_context(models, longest_row(tokenizer, evaluation, data))
     sizes = {"num_rows": evaluation.num_rows, "num_documents": evaluation.num_documents}
@@ -50,6 +52,7 @@ def plan_runs(names: list[str], evaluation: EvaluationArguments, data: DataArgum
     seed, batch_size = evaluation.evaluation_seed, evaluation.batch_size
     segments = {"num_segments": evaluation.num_segments, "segment_size": evaluation.segment_size}
     prompts = {"max_new_tokens": evaluation.max_new_tokens, "temperature": evaluation.temperature}
+    names = {"num_tellings": evaluation.num_tellings, "temperature": evaluation.temperature}
     runs = []
     for model in models:
         about = {"model": model.name, "architecture": model.architecture, "dtype": evaluation.dtype}
@@ -66,6 +69,16 @@ def plan_runs(names: list[str], evaluation: EvaluationArguments, data: DataArgum
             work["induction"] = segments, partial(measure_induction, model, ids_NT, batch_size)
         if evaluation.max_new_tokens:
             work["prompts"] = prompts, partial(continue_prompts, model, tokenizer, **prompts, seed=seed)
+        if evaluation.num_tellings:
+            work["names"] = (
+                {"text": texts[0].name, "sha256": texts[0].sha256, **sizes, **names},
+                partial(measure_names, model, tokenizer, texts[0], **names, batch_size=batch_size, seed=seed),
+            )
+            if model.network.config.model_type == "mosaic":
+                work["units"] = (
+                    {"text": texts[0].name, "sha256": texts[0].sha256, "num_stories": NUM_STORIES},
+                    partial(measure_name_units, model, tokenizer, texts[0]),
+                )
         runs += [Run(f"{model.name}/{name}", about | own, inputs) for name, (own, inputs) in work.items()]
     return runs
 

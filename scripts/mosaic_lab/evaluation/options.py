@@ -37,6 +37,13 @@ class EvaluationArguments(DeviceArguments):
     max_new_tokens: int = field(
         default=60, metadata={"help": "Tokens to continue each prompt with; 0 leaves the prompts out."}
     )
+    num_tellings: int = field(
+        default=0,
+        metadata={
+            "help": "Validation stories to continue at most, to see whether they keep to their names (of the "
+            "embedded grammar); 0 leaves this and the losses on names out."
+        },
+    )
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the sampled continuations."})
     evaluation_seed: int = field(
         default=0, metadata={"help": "Seed of random segments, sampled texts and bootstrap."}
@@ -44,7 +51,7 @@ class EvaluationArguments(DeviceArguments):
     batch_size: int = field(default=16, metadata={"help": "Rows at a time."})
 
     def __post_init__(self):
-        check_least(self, num_rows=2, num_documents=2, num_segments=0, max_new_tokens=0)
+        check_least(self, num_rows=2, num_documents=2, num_segments=0, max_new_tokens=0, num_tellings=0)
         check_least(self, batch_size=1, evaluation_seed=0)
         check_range(self, segment_size=(2, LARGEST_SEGMENT))
         if not self.temperature > 0:

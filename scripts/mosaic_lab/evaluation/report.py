@@ -15,7 +15,9 @@ from mosaic_lab.evaluation.summary import (
     architectures_of,
     bin_positions,
     summarise_induction,
+    summarise_names,
     summarise_text,
+    summarise_units,
 )
 
 # The summary of all models, and the curves that its picture shows.
@@ -36,6 +38,8 @@ def write_report(folder: Path, results: Results) -> str:
         "context": results[0]["block_size"],
         "texts": [],
         "induction": {},
+        "names": {},
+        "units": {},
     }
     curves: dict[str, np.ndarray] = {}
     for kind, same in by_kind.items():
@@ -49,6 +53,14 @@ def write_report(folder: Path, results: Results) -> str:
                 summary["induction"][name], curves[f"{kind}/{name}"] = summarise_induction(
                     arrays, same[0]["seed"]
                 )
+        elif kind == "names":
+            summary["names"] = {
+                name: summarise_names(arrays, same[0]["seed"]) for name, arrays in measured.items()
+            }
+        elif kind == "units":
+            summary["units"] = {
+                result["model"]: summarise_units(result, measured[result["model"]]) for result in same
+            }
     write_json(folder / EVALUATION, summary)
     write_arrays(folder / CURVES, curves)
     if "prompts" in by_kind:
@@ -82,6 +94,10 @@ def format_report(results: dict[str, Any]) -> str:
         parts.append(_format_halves(text))
     if results["induction"]:
         parts += ["## A random segment, repeated\n", _format_induction(results["induction"])]
+    if results["names"]:
+        parts += ["## Names\n", _format_names(results["names"])]
+    if results["units"]:
+        parts += ["## Units before a repeated name\n", _format_units(results["units"])]
     return "\n".join(parts)
 
 
@@ -137,6 +153,41 @@ def _format_induction(induction: dict[str, Any]) -> str:
     names = ("first_copy", "second_copy", "accuracy")
     return table(
         head, [[model, *(_interval(record[name]) for name in names)] for model, record in induction.items()]
+    )
+
+
+def _format_names(names: dict[str, Any]) -> str:
+    head = ["model", "nats per repeated name", "per token of a new name", "per other token"]
+    head += ["stories told", "names in them", "share that belongs to the story"]
+    keys = ("repeated", "new", "other")
+    return table(
+        head,
+        [
+            [model, *(_interval(record[key]) for key in keys)]
+            + [f"{record['num_tellings']:,}", f"{record['num_told']:,}", _interval(record["belonging"])]
+            for model, record in names.items()
+        ],
+    )
+
+
+def _format_units(units: dict[str, Any]) -> str:
+    head = ["model", "layer", "unit", "weight of pairs that peek at the name", "if even", "at any name"]
+    head += ["if even", "share of the next token", "copies names by"]
+    return table(
+        head,
+        [
+            [
+                model,
+                str(unit["layer"]),
+                str(unit["unit"]),
+                f"{unit['right']:.3f}",
+                f"{record['even_right']:.3f}",
+            ]
+            + [f"{unit['name']:.3f}", f"{record['even_name']:.3f}"]
+            + [f"{unit['peek']:.2f}", f"{unit['copies']:+.3f}"]
+            for model, record in units.items()
+            for unit in record["units"]
+        ],
     )
 
 

@@ -143,6 +143,38 @@ def summarise_induction(arrays: dict[str, np.ndarray], seed: int) -> tuple[dict[
     return figures, arrays["second_copy"].mean(0)
 
 
+def summarise_names(arrays: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+    """Losses on names and other tokens, and the share of names in told stories that belong to the story.
+
+    Args:
+        arrays (`dict`): see `measure_names`.
+        seed (`int`): seed of the bootstrap, over documents and over tellings.
+
+    Returns:
+        `dict`: `repeated`, `new`, `other` and `belonging`, each mean and interval, `NaN` where there is none;
+        `num_tellings` and `num_told`, stories told and names in them.
+    """
+    weights_SD = bootstrap_weights(len(arrays["num_other"]), seed)
+    figures = {
+        name: interval_record(arrays[f"{name}_loss"], arrays[f"num_{name}"], weights_SD)
+        for name in ("repeated", "new", "other")
+    }
+    told = arrays["num_told"]
+    figures |= {"num_tellings": len(told), "num_told": int(told.sum())}
+    figures["belonging"] = interval_record(arrays["num_belonging"], told, bootstrap_weights(len(told), seed))
+    return figures
+
+
+def summarise_units(result: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The figures of `measure_name_units`, unit by unit."""
+    places = {name: result[name] for name in ("num_places", "even_right", "even_name")}
+    units = [
+        {"layer": layer, "unit": unit} | {name: float(array[layer, unit]) for name, array in arrays.items()}
+        for layer, unit in np.ndindex(arrays["peek"].shape)
+    ]
+    return {**places, "units": units}
+
+
 def bin_positions(curve_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of tokens behind, and means over 16 positions each, or more in contexts above 1,024 tokens.
 

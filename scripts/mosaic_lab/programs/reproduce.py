@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "bounding_texts": "bounding.texts",
     "searching": "searching.experiment",
     "serving": "serving.experiment",
+    "speedrun": "speedrun.experiment",
 }
 HELP = """\
 usage: reproduce RECIPE [--option value ...]

@@ -49,15 +49,25 @@ def compose_story(rng: random.Random) -> Story:
 
 def _tell_beats(beats: Sequence[Beat], cast: Cast, rng: random.Random) -> Iterator[str]:
     """One wording of each beat, with all marks replaced: whole sentences."""
+    for wordings in expand_fork(beats, cast):
+        yield begin_sentences(realise(rng.choice(wordings), cast, rng))
+
+
+def expand_fork(beats: Sequence[Beat], cast: Cast) -> Iterator[Sequence[str]]:
+    """The wordings of each beat, with the branch that was drawn in place of a fork."""
     for beat in beats:
         if isinstance(beat, Fork):
-            yield from _tell_beats(beat.branches[cast[beat.role]], cast, rng)
+            yield from expand_fork(beat.branches[cast[beat.role]], cast)
         else:
-            told = _realise(rng.choice(beat), cast, rng)
-            yield _SENTENCE_START.sub(lambda match: match[1] + match[2].upper(), told)
+            yield beat
 
 
-def _realise(text: str, cast: Cast, rng: random.Random) -> str:
+def begin_sentences(text: str) -> str:
+    """Begins each sentence with a capital letter."""
+    return _SENTENCE_START.sub(lambda match: match[1] + match[2].upper(), text)
+
+
+def realise(text: str, cast: Cast, rng: random.Random) -> str:
     """Replaces all marks; facts and phrases may hold marks of their own."""
     phrases = embedded_grammar().phrases
     while True:

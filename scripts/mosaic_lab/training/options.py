@@ -16,6 +16,8 @@ from mosaic_lab.core.errors import InputError
 from mosaic_lab.training.trainer import is_complete, last_checkpoint
 
 EMBEDDED_CORPUS = "stories"
+# What starts `train` in a process of its own, behind the interpreter.
+TRAIN = ("-m", "mosaic_lab.programs.train")
 # More would take days to tell, and a disk of their own.
 MOST_STORIES = 100_000_000
 ON_HUB = "the Hub"

@@ -38,7 +38,7 @@ def test_options_may_stand_anywhere():
 def test_architectures_are_told_apart_by_their_configs(trained, tmp_path):
     """Equal sizes do not make models the same."""
     model = AutoModelForCausalLM.from_pretrained(trained)
-    for name, scale in (("seed1", model.config.logit_scale), ("loud", 1.0), ("loud2", 1.0)):
+    for name, scale in (("seed1", model.config.logit_scale), ("loud", 2.0), ("loud2", 2.0)):
         model.config.logit_scale = scale
         model.save_pretrained(tmp_path / name)
         AutoTokenizer.from_pretrained(trained).save_pretrained(tmp_path / name)

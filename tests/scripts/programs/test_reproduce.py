@@ -37,7 +37,7 @@ def test_recipes_are_found_by_name_from_anywhere(name, tmp_path, monkeypatch):
             "seeds: [0]",
             "experiment must be one of three_moons, regbench, regbench_data, in_context, comparison",
         ),
-        ("experiment: [comparison]", "serving, not ['comparison']"),
+        ("experiment: [comparison]", "speedrun, not ['comparison']"),
         ("experiment: three_moons\ncolour: red", "unknown option 'colour'"),
         ("experiment: three_moons\noutput_dir: x\nlength: 7", "length must be at least 79, not 7"),
     ],

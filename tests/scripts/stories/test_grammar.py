@@ -13,13 +13,12 @@ import pytest
 from grammar_checks import UNGRAMMATICAL, find_unbalanced, offenders
 from mosaic_lab.stories.grammar import Story, compose_story, tell_stories, tell_story
 from mosaic_lab.stories.loading import embedded_grammar
+from mosaic_lab.stories.names import list_names
 from mosaic_lab.stories.roles import Being, Item, with_article
 
 NUM_STORIES = 5_000
 PLOTS, TABLES = embedded_grammar().plots, embedded_grammar().tables
-NAMES = {
-    name for table in ("girls", "boys", "girl_animals", "boy_animals", "pet_names") for name in TABLES[table]
-}
+NAMES = list_names()
 # Of `tell_stories(200, seed=7)`. Figures in the documentation are those of these stories.
 DIGEST = "2d3b9ac4a827c67462c35f8ec78ac01f4481ccd0ba782ad6ae11f485f284542d"
 GENDER_OF_PRONOUN = {
