@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicMemory
 from mosaic_lab.attention_maps.report import AVERAGES
@@ -18,7 +17,6 @@ from mosaic_lab.benchmark.report import compute_ratios
 from mosaic_lab.bounding.report import NAMES as POLICY_LABELS
 from mosaic_lab.bounding.report import WHOLE, group_by_memory
 from mosaic_lab.comparison.report import group_runs, losses_of
-from mosaic_lab.core.command import load_recipe
 from mosaic_lab.core.figures import name_of
 from mosaic_lab.core.work import load_gathered
 from mosaic_lab.in_context.report import format_accuracy
@@ -31,7 +29,6 @@ from mosaic_lab.searching.report import SHARES
 from mosaic_lab.three_moons.report import summarise
 from mosaic_lab.training.contestants import choose_best as choose_best_runs
 from mosaic_lab.training.contestants import format_values
-from mosaic_lab.training.model import read_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "results/README.md")
@@ -359,22 +356,15 @@ def test_numbers_of_the_scale_of_logits():
 
 
 def test_numbers_of_the_speedrun():
-    """Sizes and budgets of the recipes, and the curve from which the record is expected."""
-    page = "docs/speedrun.md"
-    for recipe in ("demo", "speedrun"):
-        options = load_recipe(ROOT / "configuration" / "train" / f"{recipe}.yaml")
-        rows_of_step = options["per_device_train_batch_size"] * options["block_size"]
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(read_config(options["model"]))
-        tokens = options["max_steps"] * rows_of_step
-        _, parameters, shown, operations = row(page, "## The record", recipe)
-        check([parameters, shown], [model.num_parameters(), tokens], recipe)
-        assert float(operations) == pytest.approx(6 * model.num_parameters() * tokens, rel=5e-3)
-    with np.load(ROOT / "results" / "comparison" / "v2" / "figures.npz") as arrays:
-        steps, losses = (arrays[f"mosaic-v2-1-seed2/validation_{axis}"] for axis in ("step", "loss"))
-    text = " ".join(section(page, "## The record").split())
-    found = re.search(r"was (\S+) nats after 1,000 steps, (\S+) after 1,250 and (\S+) after", text).groups()
-    check(list(found), [losses[steps == step][0] for step in (1000, 1250, 1500)], "curve")
+    results = load("speedrun")
+    assert len(rows("docs/speedrun.md", "## The record")) == 1 + len(results)
+    for result in results:
+        operations, *measured = row("docs/speedrun.md", "## The record", result["recipe"])[3:]
+        sizes = row("docs/speedrun.md", "## The record", result["recipe"])[1:3]
+        check(sizes, [result["num_parameters"], result["tokens"]], result["recipe"])
+        assert operations == f"{6 * result['num_parameters'] * result['tokens']:.2e}".replace("+", "")
+        share = result["seconds"] / results[0]["seconds"]
+        check(measured, [result["seconds"], share, result["bits_per_byte"]], result["recipe"])
 
 
 @pytest.mark.parametrize(("heading", "task"), IN_CONTEXT.items())
@@ -488,13 +478,20 @@ def test_numbers_of_three_moons():
         check(list(shown), [ratios["one_after_to_before_lcm"], ratios["three_to_one_midway"]], name)
 
 
-def test_numbers_of_speed():
-    heading = "## Time and memory"
+@pytest.mark.parametrize(
+    ("page", "peer", "recipes"),
+    [
+        ("docs/speed.md", "GPT-2", {"small": "cpu-small", "medium": "cpu-medium"}),
+        ("docs/v2.md", "Llama", {"small": "v2-cpu-small"}),
+    ],
+)
+def test_numbers_of_speed(page, peer, recipes):
+    heading, ratio = "## Time and memory", f"mosaic / {peer}"
     records = {}
-    for size in ("small", "medium"):
-        (path,) = (ROOT / "results" / "benchmark").glob(f"*-cpu-{size}-*.json")
+    for size, recipe in recipes.items():
+        (path,) = (ROOT / "results" / "benchmark").glob(f"????-??-??-{recipe}-*.json")
         records[size] = json.loads(path.read_text())
-    assert row("docs/speed.md", heading, "mosaic / GPT-2") == list(records)
+    assert row(page, heading, ratio) == list(records)
     shown = {
         "training step, T = 512": ("time", "train", 512, 0, None),
         "prefill, T = 512": ("time", "prefill", 512, 0, 1),
@@ -504,7 +501,7 @@ def test_numbers_of_speed():
         "peak memory of a training step": ("memory", "train", 512, 0, None),
     }
     fields = ("measure", "task", "context", "new_tokens", "batch")
-    assert [cells[0] for cells in rows("docs/speed.md", heading)[1:]] == list(shown)
+    assert [cells[0] for cells in rows(page, heading)[1:]] == list(shown)
     for label, wanted in shown.items():
         values = []
         for record in records.values():
@@ -514,8 +511,8 @@ def test_numbers_of_speed():
                 if cell["execution"] == "eager"
                 and all(w in (None, cell[f]) for f, w in zip(fields, wanted, strict=True))
             )
-            values.append(compute_ratios(cell)["mosaic / GPT-2"])
-        check(row("docs/speed.md", heading, label), values, label)
+            values.append(compute_ratios(cell)[ratio])
+        check(row(page, heading, label), values, label)
 
 
 def test_numbers_of_presets():
