@@ -1,12 +1,9 @@
 """Speedrun: each run is `train` with a recipe of its own, timed up to a loss that all have to reach."""
 
-import math
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-from transformers import AutoTokenizer
 
 from mosaic_lab.core.command import CommandParser, find_recipe, load_recipe
 from mosaic_lab.core.errors import InputError
@@ -14,7 +11,6 @@ from mosaic_lab.core.files import read_object
 from mosaic_lab.core.work import Experiment, Run, share
 from mosaic_lab.speedrun.options import SpeedrunArguments
 from mosaic_lab.speedrun.report import write_report
-from mosaic_lab.training.corpus import load_stories
 from mosaic_lab.training.options import TRAIN, DataArguments, ModelArguments, TrainingArguments
 from mosaic_lab.training.report import CURVE_DATA, RESULTS
 
@@ -43,7 +39,7 @@ def plan_runs(speedrun: SpeedrunArguments) -> list[Run]:
                 "target": speedrun.target,
                 "options": load_recipe(find_recipe(recipe, "train")),
             }
-            runs.append(Run(f"{Path(recipe).stem}-seed{seed}", options, inputs=(recipe, data)))
+            runs.append(Run(f"{Path(recipe).stem}-seed{seed}", options, inputs=recipe))
     return runs
 
 
@@ -61,34 +57,27 @@ def run_one(run: Run, folder: Path, *_: Any) -> dict[str, Any]:
         stories `loss`, in nats per token, and `bits_per_byte`.
 
     Raises:
-        InputError: if training fails; it has said why.
+        InputError: if training fails, which has said why, or if the bytes of the tokens are not known.
     """
-    recipe, data = run.inputs
     options = ["--seed", str(run.options["seed"]), "--eval_strategy", "no", "--save_strategy", "no"]
     status = subprocess.run(
-        [sys.executable, *TRAIN, recipe, *options, "--output_dir", str(folder)]
+        [sys.executable, *TRAIN, run.inputs, *options, "--output_dir", str(folder)]
     ).returncode
     if status != 0:
         raise InputError(f"{run.name}: train ended with status {status}")
     results, curve = read_object(folder / RESULTS), read_object(folder / CURVE_DATA)
-    loss = curve["validation"]["loss"][-1]
+    validation = curve["validation"]
+    if not validation.get("bits_per_byte"):
+        raise InputError(f"{run.name}: bits per byte are known for byte-level tokenizers only")
     return {
         "model": results["model"],
         "num_parameters": results["num_parameters"],
         "steps": results["steps"],
         "tokens": results["steps"] * curve["tokens_per_step"],
         "seconds": results["seconds"],
-        "loss": loss,
-        "bits_per_byte": loss / math.log(2) * tokens_per_byte(folder, data),
+        "loss": validation["loss"][-1],
+        "bits_per_byte": validation["bits_per_byte"][-1],
     }
-
-
-def tokens_per_byte(folder: Path, data: DataArguments) -> float:
-    """Tokens of the held-out stories, an end of text after each of them, by their bytes in UTF-8."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    stories = load_stories(data)[1]["text"]
-    num_tokens = sum(len(ids) + 1 for ids in tokenizer(list(stories), add_special_tokens=False)["input_ids"])
-    return num_tokens / sum(len(story.encode()) for story in stories)
 
 
 EXPERIMENT = Experiment(
