@@ -212,7 +212,7 @@ def test_card(pushed, hub, trained):
     assert measures["stories", "loss"].metric_value == curve["validation"]["loss"][-1]
     assert measures["tales", "perplexity"].metric_value == 3.5
     assert measures["random segments, repeated", "accuracy"].metric_value == 0.75
-    assert len(measures) == 5
+    assert len(measures) == 6
     assert (card.data.license, card.data.library_name) == ("apache-2.0", "transformers")
     assert card.data.pipeline_tag == "text-generation" and card.data.model_name == "stories"
     for fact in ("learning_rate: 0.03\n", "num_stories: 100\n", "12 steps of 4,096 tokens", "2 layers"):

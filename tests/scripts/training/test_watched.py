@@ -65,6 +65,7 @@ def train(tmp_path, rows):
     arguments = TrainingArguments(
         str(tmp_path), use_cpu=True, per_device_train_batch_size=2, gradient_accumulation_steps=2,
         max_steps=6, logging_steps=2, eval_strategy="steps", eval_steps=3, save_steps=5, report_to="none",
+        disable_tqdm=False,
     )  # fmt: skip
     trainer = WatchedTrainer(model, arguments, train_dataset=rows, eval_dataset=rows, callbacks=[collect])
     assert isinstance(trainer.train(), TrainOutput)
