@@ -26,7 +26,7 @@ def recipe(tmp_path_factory):
     """A recipe of a few seconds: embedded stories, a tiny mosaic with dropout, a checkpoint half way."""
     folder = tmp_path_factory.mktemp("recipe")
     config = {"model_type": "mosaic", "vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2}
-    config |= {"num_attention_heads": 4, "logit_scale": None}
+    config |= {"num_attention_heads": 4, "logit_scale": 32**-0.5}
     (folder / "model.json").write_text(json.dumps(config))
     options = f"""
         dataset: stories
