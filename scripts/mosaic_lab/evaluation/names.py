@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from mosaic_lab.core.errors import InputError
 from mosaic_lab.evaluation.losses import sequence_losses
 from mosaic_lab.evaluation.models import TrainedModel
 from mosaic_lab.evaluation.texts import Text
@@ -87,9 +88,19 @@ def measure_names(
         `repeated_loss`, `num_repeated`, `new_loss`, `num_new`, `other_loss` and `num_other`, sums in nats and
         numbers of names said before, of tokens of new names, and of other tokens; by telling `num_belonging`
         and `num_told`, names that the introduction has, and all names.
+
+    Raises:
+        InputError: if there is no story to continue.
     """
     label, half = f"{model.name}, names", text.rows_NT.shape[1] // 2
     named_N = [locate_names(document, tokenizer) for document in text.documents_N]
+    chosen = [n for n, named in enumerate(named_N) if named.num_after and named.introduction <= half]
+    chosen = chosen[:num_tellings]
+    if not chosen:
+        raise InputError(
+            f"num_tellings {num_tellings}: no story of {text.name} has a name of the embedded grammar behind "
+            f"an introduction of at most {half} tokens; 0 leaves names out"
+        )
     losses_N = sequence_losses(model.network, text.documents_N, batch_size, label)
     kinds_N = [named.kinds_T[1:] for named in named_N]
     arrays = {"num_repeated": np.array([named.num_repeated for named in named_N])}
@@ -97,8 +108,6 @@ def measure_names(
         pairs = list(zip(losses_N, kinds_N, strict=True))
         arrays[f"{name}_loss"] = np.array([losses[kinds == kind].sum() for losses, kinds in pairs])
         arrays.setdefault(f"num_{name}", np.array([(kinds == kind).sum() for _, kinds in pairs]))
-    chosen = [n for n, named in enumerate(named_N) if named.num_after and named.introduction <= half]
-    chosen = chosen[:num_tellings]
     introductions = [text.documents_N[n][: named_N[n].introduction] for n in chosen]
     set_seed(seed)
     told = tell_on(model, tokenizer, introductions, half, temperature, batch_size)

@@ -173,22 +173,13 @@ def _format_names(names: dict[str, Any]) -> str:
 def _format_units(units: dict[str, Any]) -> str:
     head = ["model", "layer", "unit", "weight of pairs that peek at the name", "if even", "at any name"]
     head += ["if even", "share of the next token", "copies names by"]
-    return table(
-        head,
-        [
-            [
-                model,
-                str(unit["layer"]),
-                str(unit["unit"]),
-                f"{unit['right']:.3f}",
-                f"{record['even_right']:.3f}",
-            ]
-            + [f"{unit['name']:.3f}", f"{record['even_name']:.3f}"]
-            + [f"{unit['peek']:.2f}", f"{unit['copies']:+.3f}"]
-            for model, record in units.items()
-            for unit in record["units"]
-        ],
-    )
+    rows = []
+    for model, record in units.items():
+        for unit in record["units"]:
+            weights = unit["right"], record["even_right"], unit["name"], record["even_name"]
+            row = [model, str(unit["layer"]), str(unit["unit"]), *(f"{weight:.3f}" for weight in weights)]
+            rows.append([*row, f"{unit['peek']:.2f}", f"{unit['copies']:+.3f}"])
+    return table(head, rows)
 
 
 def draw_positions(results: dict[str, Any], arrays: dict[str, np.ndarray]) -> plt.Figure:

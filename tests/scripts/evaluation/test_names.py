@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM
+from mosaic_lab.core.errors import InputError
 from mosaic_lab.evaluation import name_units
 from mosaic_lab.evaluation.models import TrainedModel
 from mosaic_lab.evaluation.names import NEW, OTHER, REPEATED, NamesInTokens, locate_names, measure_names
@@ -54,8 +55,12 @@ def test_names_are_found_token_by_token(tokenizer):
 
 
 def test_text_without_names(tokenizer):
-    named = locate_names(ids_of(tokenizer, "A dog sat"), tokenizer)
+    ids = ids_of(tokenizer, "A dog sat")
+    named = locate_names(ids, tokenizer)
     assert (named.kinds_T == OTHER).all() and named.num_repeated == named.num_after == 0
+    text = Text("stories", [ids], np.zeros((2, 64), int), 1, "")
+    with pytest.raises(InputError, match="num_tellings 3: no story of stories has a name"):
+        measure_names(TrainedModel("m", "m", None), tokenizer, text, 3, 1.0, batch_size=1, seed=0)
 
 
 def test_share_of_names_that_belong(tokenizer):
