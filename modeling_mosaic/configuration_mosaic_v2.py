@@ -113,6 +113,8 @@ class MosaicV2Config(FieldChecks, PreTrainedConfig):
         self.long_memory_delay_range = list(self.long_memory_delay_range)
         # Whatever is saved, its folder loads all of these as remote code.
         self.auto_map = dict(_AUTO_MAP)
+        # And mlx-lm loads this.
+        self.model_file = "mlx_mosaic_v2.py"
         super().__post_init__(**kwargs)
         self._warn_of_unknown(kwargs)
 

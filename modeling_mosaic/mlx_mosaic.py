@@ -60,9 +60,14 @@ def merge_heads(states_BHTD: mx.array) -> mx.array:
     return states_BHTD.swapaxes(1, 2).flatten(2)
 
 
+def by_head(scalar_H: mx.array) -> mx.array:
+    """A scalar of each head, `(heads, 1, 1)` in float32."""
+    return scalar_H.astype(mx.float32)[:, None, None]
+
+
 def gained(scalar_H: mx.array) -> mx.array:
-    """A scalar of each head as it is used, `(heads, 1, 1)` in float32."""
-    return SCALAR_GAIN * scalar_H.astype(mx.float32)[:, None, None]
+    """The same as it is used, if it is stored divided by the gain."""
+    return SCALAR_GAIN * by_head(scalar_H)
 
 
 def scaled_unit(vector_BHTD: mx.array, scale_H11: mx.array) -> mx.array:
@@ -84,29 +89,39 @@ def leaky_average(key_BHTD: mx.array, leak_H11: mx.array, state_BH1D: mx.array) 
     return mx.concatenate(averages, axis=2)
 
 
+def recall(query_BHTD: mx.array, key_BHSD: mx.array, value_BHSD: mx.array, sees_slot: mx.array) -> mx.array:
+    """What the slots that each query sees answer; an empty memory answers 0."""
+    recalled_BHTD = mx.fast.scaled_dot_product_attention(
+        query_BHTD, key_BHSD, value_BHSD, scale=1.0, mask=sees_slot
+    )
+    # Attention over no slots is implementation-defined.
+    return mx.where(mx.any(sees_slot, axis=-1, keepdims=True), recalled_BHTD, 0)
+
+
 class States:
     """The states of one layer before these tokens, and the place for those after."""
 
     def __init__(self, cache: ArraysCache | None):
         self.cache = cache
 
-    def read(self, number: int, like_BHTD: mx.array) -> mx.array:
-        """`(B, H, 1, D)`: zeros before the first token."""
+    def read(self, number: int, like_BHTD: mx.array, steps: int = 1) -> mx.array:
+        """Those of the last steps, `(B, H, steps, D)`: zeros before the first token."""
         batch, heads, _, dim = like_BHTD.shape
         if self.cache is None or self.cache[number] is None:
-            return mx.zeros((batch, heads, 1, dim), like_BHTD.dtype)
+            return mx.zeros((batch, heads, steps, dim), like_BHTD.dtype)
         return split_heads(self.cache[number], heads)
 
-    def write(self, number: int, states_BHtD: mx.array) -> None:
-        """Keeps the last of `1 + T` states of each row: that of the last real token, if more are padding."""
+    def write(self, number: int, states_BHtD: mx.array, steps: int = 1) -> None:
+        """Keeps the last of `steps + T` states of each row: to the last real one, where padding follows."""
         if self.cache is None:
             return
         states_BtC = merge_heads(states_BHtD)
         if self.cache.lengths is None:
-            self.cache[number] = states_BtC[:, -1:]
+            self.cache[number] = states_BtC[:, -steps:]
         else:
-            last_B = mx.clip(self.cache.lengths, 0, states_BtC.shape[1] - 1)
-            self.cache[number] = mx.take_along_axis(states_BtC, last_B[:, None, None], axis=1)
+            new_B11 = mx.clip(self.cache.lengths, 0, states_BtC.shape[1] - steps)[:, None, None]
+            kept_Bn1 = new_B11 + mx.arange(steps)[:, None]
+            self.cache[number] = mx.take_along_axis(states_BtC, kept_Bn1, axis=1)
 
 
 class LeakyNorm(nn.Module):
@@ -131,9 +146,13 @@ class PeekNorm(nn.Module):
         self.mix = mx.zeros(num_heads)
         self.log_scale = mx.zeros(num_heads)
 
+    def scale(self) -> mx.array:
+        """The length of values, `(heads, 1, 1)`."""
+        return mx.exp(gained(self.log_scale))
+
     def __call__(self, older_BHTD: mx.array, newer_BHTD: mx.array) -> mx.array:
-        mix_H11 = self.mix.astype(mx.float32)[:, None, None]
-        return scaled_unit(mix_H11 * older_BHTD + (1 - mix_H11) * newer_BHTD, mx.exp(gained(self.log_scale)))
+        mix_H11 = by_head(self.mix)
+        return scaled_unit(mix_H11 * older_BHTD + (1 - mix_H11) * newer_BHTD, self.scale())
 
 
 class KeyExtractor(nn.Module):
@@ -177,12 +196,7 @@ class ContextualMemory(nn.Module):
         slots = key_BHtD[:, :, :-1], value_BHSD
         if pairs is not None:
             slots = pairs.update_and_fetch(*slots)
-        recalled_BHTD = mx.fast.scaled_dot_product_attention(
-            key_BHtD[:, :, 1:], *slots, scale=1.0, mask=sees_slot
-        )
-        # Attention over no slots is implementation-defined; an empty memory answers 0.
-        recalled_BHTD = mx.where(mx.any(sees_slot, axis=-1, keepdims=True), recalled_BHTD, 0)
-        return self.o_proj(merge_heads(recalled_BHTD))
+        return self.o_proj(merge_heads(recall(key_BHtD[:, :, 1:], *slots, sees_slot)))
 
 
 class PersistentMemory(nn.Module):
@@ -267,11 +281,13 @@ class Body(nn.Module):
 class Model(nn.Module):
     """See `MosaicForCausalLM`."""
 
+    body_class = Body
+
     def __init__(self, args: ModelArgs):
         super().__init__()
         self.args = args
         self.model_type = args.model_type
-        self.model = Body(args)
+        self.model = self.body_class(args)
         if not args.tie_word_embeddings:
             self.lm_head = nn.Linear(args.hidden_size, args.vocab_size, bias=False)
 

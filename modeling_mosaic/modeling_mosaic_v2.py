@@ -22,6 +22,8 @@ token, H11 stands for `(heads, 1, 1)`. As in the first model, slot t holds pair 
 that no query may see.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -48,6 +50,10 @@ from .modeling_mosaic import (
     recall_causal,
     split_heads,
 )
+
+if TYPE_CHECKING:
+    # Never imported, as in `modeling_mosaic.py`.
+    from .mlx_mosaic_v2 import Model as Model
 
 # The numbers of a cache's states: of each memory, its average with the log scale, and the key and the raw
 # value of the pair that the next token completes; and the window of the short-term memory.

@@ -124,15 +124,18 @@ def test_a_clean_process(make_model, make_v2, tokenizer, random_tokens, tmp_path
         assert torch.equal(in_clean_process(again, auto_class, tmp_path)["first"], model(tokens)[0])
 
 
-def test_the_saved_folder(make_model, tmp_path):
-    make_model().save_pretrained(tmp_path)
+@pytest.mark.parametrize("suffix, class_name", [("", "MosaicForCausalLM"), ("_v2", "MosaicV2ForCausalLM")])
+def test_the_saved_folder(make_model, make_v2, tmp_path, suffix, class_name):
+    make = make_v2 if suffix else make_model
+    make(tie_word_embeddings=True).save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert {"config.json", "model.safetensors", "configuration_mosaic.py", "modeling_mosaic.py"} <= names
+    code = {f"{kind}_mosaic{suffix}.py" for kind in ("configuration", "modeling", "mlx")}
+    # That of the second model for mlx-lm loads that of the first.
+    assert {"config.json", "model.safetensors", "mlx_mosaic.py"} | code <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved["auto_map"]["AutoModelForCausalLM"] == "modeling_mosaic.MosaicForCausalLM"
-    # What mlx-lm loads.
-    assert saved["model_file"] == "mlx_mosaic.py" and saved["model_file"] in names
+    assert saved["auto_map"]["AutoModelForCausalLM"] == f"modeling_mosaic{suffix}.{class_name}"
+    assert saved["model_file"] == f"mlx_mosaic{suffix}.py"
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
 
 

@@ -44,7 +44,7 @@ class AblatedMosaicV2Config(MosaicV2Config):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        del self.auto_map
+        del self.auto_map, self.model_file
 
     def validate_architecture(self) -> None:
         """Checks `taken_back`, and what the second model checks."""
