@@ -1,7 +1,8 @@
 """Memory Mosaics in vLLM: its plugin, which every vLLM process runs where this package is installed.
 
 `configuration.py` has what vLLM is told about them, `requests.py` which tokens of a step are whose,
-`memories.py` the memories and `modeling.py` the model.
+`memories.py` the memories and `modeling.py` the model; `memories_v2.py` and `modeling_v2.py` what the second
+model has of its own.
 """
 
 

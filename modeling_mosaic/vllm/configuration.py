@@ -13,12 +13,18 @@ from ..configuration_mosaic_v2 import MosaicV2Config
 
 # Those that vLLM's attention on CPUs has; they suit its kernels for GPUs, which want multiples of 8.
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-ARCHITECTURE = "MosaicForCausalLM"
+# The models: their configurations, and the modules that have them.
+MODELS = {
+    "MosaicForCausalLM": (MosaicConfig, "modeling"),
+    "MosaicV2ForCausalLM": (MosaicV2Config, "modeling_v2"),
+}
+# What several processes share.
+SHARED_FIELDS = ("num_attention_heads", "num_persistent_heads", "intermediate_size")
 # The operations of `modeling.py`, which depend on the requests of a step.
 OPERATIONS = ("vllm::mosaic_store_pairs", "vllm::mosaic_average_queries")
 
 
-def padded_head_size(config: MosaicConfig) -> int:
+def padded_head_size(config: MosaicConfig | MosaicV2Config) -> int:
     """The head size in vLLM's cache: the model's, one dimension that hides the dummy slot, and a filling.
 
     Raises:
@@ -32,24 +38,14 @@ def padded_head_size(config: MosaicConfig) -> int:
 
 
 class MosaicArchitecture(ModelArchConfigConvertorBase):
-    """Sizes of the first model."""
+    """Sizes of the models."""
 
     def get_head_size(self) -> int:
         return padded_head_size(self.hf_text_config)
 
 
-class MosaicV2Architecture(ModelArchConfigConvertorBase):
-    """Refuses the second model, whose two memories a layer have no counterpart in vLLM's cache."""
-
-    def __init__(self, *args, **kwargs):
-        raise ValueError(
-            "vLLM serves the first Memory Mosaic (model_type 'mosaic') only, not 'mosaic_v2'; "
-            "generate() serves both"
-        )
-
-
 class MosaicChecks(VerifyAndUpdateConfig):
-    """Refuses at once what the model does not do."""
+    """Refuses at once what the models do not do."""
 
     @classmethod
     def verify_and_update_config(cls, vllm_config: VllmConfig) -> None:
@@ -68,18 +64,18 @@ class MosaicChecks(VerifyAndUpdateConfig):
             if is_asked:
                 raise ValueError(f"Memory Mosaics in vLLM do not support {option}")
         size = parallel.tensor_parallel_size
-        for name in ("num_attention_heads", "num_persistent_heads"):
-            if (heads := getattr(model.hf_config, name)) % size:
-                raise ValueError(f"tensor_parallel_size ({size}) must divide {name} ({heads})")
+        for name in SHARED_FIELDS:
+            if (number := getattr(model.hf_config, name, size)) % size:
+                raise ValueError(f"tensor_parallel_size ({size}) must divide {name} ({number})")
 
 
 def register_configurations() -> None:
-    """Enters all of this, and the model's name, into vLLM's tables."""
-    MODEL_ARCH_CONFIG_CONVERTORS[MosaicConfig.model_type] = MosaicArchitecture
-    MODEL_ARCH_CONFIG_CONVERTORS[MosaicV2Config.model_type] = MosaicV2Architecture
-    MODELS_CONFIG_MAP[ARCHITECTURE] = MosaicChecks
+    """Enters all of this, and the names of the models, into vLLM's tables."""
     # Where graphs that are compiled or recorded piece by piece are cut, as they are at attention.
     attention_ops = CompilationConfig._attention_ops
     attention_ops.extend(name for name in OPERATIONS if name not in attention_ops)
-    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
-        ModelRegistry.register_model(ARCHITECTURE, f"{__package__}.modeling:{ARCHITECTURE}")
+    for architecture, (config_class, module) in MODELS.items():
+        MODEL_ARCH_CONFIG_CONVERTORS[config_class.model_type] = MosaicArchitecture
+        MODELS_CONFIG_MAP[architecture] = MosaicChecks
+        if architecture not in ModelRegistry.get_supported_archs():
+            ModelRegistry.register_model(architecture, f"{__package__}.{module}:{architecture}")

@@ -23,51 +23,51 @@ from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 from vllm.utils.torch_utils import direct_register_custom_op
 from vllm.v1.attention.backends.registry import MambaAttentionBackendEnum
 
-from ..memory_state import CONTEXTUAL_AVERAGE, LAST_KEY, LAST_VALUE, PERSISTENT_AVERAGE
-from .memories import ParallelContextualMemory, ParallelPersistentMemory
+from .memories import ParallelContextualMemory, ParallelPersistentMemory, State
 from .requests import MosaicStatesBackend, one_request
-
-NUM_STATES = 4
-
-
-def state_dtypes(vllm_config: VllmConfig) -> tuple[torch.dtype, ...]:
-    """Averages are kept in full precision, keys and values in the model's."""
-    dtypes = [vllm_config.model_config.dtype] * NUM_STATES
-    dtypes[CONTEXTUAL_AVERAGE] = dtypes[PERSISTENT_AVERAGE] = torch.float32
-    return tuple(dtypes)
-
-
-def state_shapes(vllm_config: VllmConfig) -> tuple[tuple[int], ...]:
-    """Each state has all heads of a process side by side."""
-    hidden_size = vllm_config.model_config.hf_config.hidden_size
-    return ((hidden_size // vllm_config.parallel_config.tensor_parallel_size,),) * NUM_STATES
 
 
 class MosaicBlock(nn.Module, MambaBase):
-    """`x += contextual(LN(x)); x += persistent(LN(x))`; holds the states of its memories for all requests."""
+    """`x += contextual(norm(x)); x += persistent(norm(x))`; holds the states of memories of all requests.
+
+    A subclass names its own parts.
+    """
+
+    contextual_class = ParallelContextualMemory
+    persistent_class = ParallelPersistentMemory
 
     def __init__(self, vllm_config: VllmConfig, prefix: str):
         super().__init__()
-        config = vllm_config.model_config.hf_config
         self.prefix = prefix
-        self.vllm_config = vllm_config
-        self.contextual_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.use_bias)
-        self.contextual_memory = ParallelContextualMemory(vllm_config, f"{prefix}.contextual_memory")
-        self.persistent_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.use_bias)
-        self.persistent_memory = ParallelPersistentMemory(config, f"{prefix}.persistent_memory")
+        self.states = self.get_states(vllm_config)
+        config = vllm_config.model_config.hf_config
+        self.contextual_norm = self.make_norm(config)
+        self.contextual_memory = self.contextual_class(vllm_config, prefix, "contextual_memory")
+        self.persistent_norm = self.make_norm(config)
+        self.persistent_memory = self.persistent_class(vllm_config, prefix, "persistent_memory")
         # Where vLLM finds what has a cache, and the operations below find a block.
         vllm_config.compilation_config.static_forward_context[prefix] = self
         self.kv_cache = (torch.tensor([]),)
 
-    def forward(self, hidden_nC: torch.Tensor) -> torch.Tensor:
-        hidden_nC = hidden_nC + self.contextual_memory(self.contextual_norm(hidden_nC), self.prefix)
-        return hidden_nC + self.persistent_memory(self.persistent_norm(hidden_nC), self.prefix)
+    @staticmethod
+    def make_norm(config) -> nn.Module:
+        return nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.use_bias)
 
-    def get_state_shape(self) -> tuple[tuple[int], ...]:
-        return state_shapes(self.vllm_config)
+    @classmethod
+    def get_states(cls, vllm_config: VllmConfig) -> list[State]:
+        """What is kept of each request: the states of all memories, one behind the other."""
+        parts = (cls.contextual_class, cls.persistent_class)
+        return [state for part in parts for state in part.get_states(vllm_config)]
+
+    def forward(self, hidden_nC: torch.Tensor) -> torch.Tensor:
+        hidden_nC = hidden_nC + self.contextual_memory(self.contextual_norm(hidden_nC))
+        return hidden_nC + self.persistent_memory(self.persistent_norm(hidden_nC))
+
+    def get_state_shape(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(state.shape for state in self.states)
 
     def get_state_dtype(self) -> tuple[torch.dtype, ...]:
-        return state_dtypes(self.vllm_config)
+        return tuple(state.dtype for state in self.states)
 
     @property
     def mamba_type(self) -> MambaAttentionBackendEnum:
@@ -77,65 +77,46 @@ class MosaicBlock(nn.Module, MambaBase):
     def get_attn_backend(self) -> type[MosaicStatesBackend]:
         return MosaicStatesBackend
 
-    def find_requests(self, num_tokens: int, device: torch.device):
+    def find_step(self, tokens_nC: torch.Tensor):
+        """The requests of a step, and the states of all; those of none where vLLM only measures memory."""
         metadata = get_forward_context().attn_metadata
-        return one_request(num_tokens, device) if metadata is None else metadata[self.prefix].requests
-
-    def read_states(self, requests, *numbers: int) -> list[torch.Tensor]:
-        """States `(R, C)` before this step: 0 for new requests, whose blocks hold what others have left."""
-        if requests.block_R is None:
-            shapes, dtypes = self.get_state_shape(), self.get_state_dtype()
-            return [
-                torch.zeros(1, *shapes[i], dtype=dtypes[i], device=requests.first_R.device) for i in numbers
-            ]
-        states = [self.kv_cache[i][requests.block_R] for i in numbers]
-        if requests.is_decode:
-            return states
-        return [state_RC.masked_fill(~requests.is_continued_R[:, None], 0) for state_RC in states]
-
-    def write_states(self, requests, states: dict[int, torch.Tensor]) -> None:
-        """Keeps of states `(n, H, D)` those after the last token of each request."""
-        if requests.block_R is None:
-            return
-        for number, state_nHD in states.items():
-            last_RHD = state_nHD if requests.is_decode else state_nHD[requests.last_R]
-            kept = self.kv_cache[number]
-            kept[requests.block_R] = last_RHD.flatten(1).to(kept.dtype)
+        if metadata is not None:
+            return metadata[self.prefix].requests, self.kv_cache
+        states = [tokens_nC.new_zeros(1, *state.shape, dtype=state.dtype) for state in self.states]
+        return one_request(len(tokens_nC), tokens_nC.device), states
 
 
 @eager_break_during_capture
 def mosaic_store_pairs(
-    key_nC: torch.Tensor,
-    value_nC: torch.Tensor,
+    projected: list[torch.Tensor],
     query_nP: torch.Tensor,
     key_nP: torch.Tensor,
     value_nP: torch.Tensor,
-    layer_name: str,
+    block_name: str,
+    name: str,
 ) -> None:
     """Fills queries, keys and values for attention, given the projections of the tokens."""
-    block = get_forward_context().no_compile_layers[layer_name]
-    requests = block.find_requests(len(key_nC), key_nC.device)
-    numbers = (CONTEXTUAL_AVERAGE, LAST_KEY, LAST_VALUE)
-    states = block.contextual_memory.store(
-        key_nC[: requests.num_tokens],
-        value_nC[: requests.num_tokens],
-        block.read_states(requests, *numbers),
+    block = get_forward_context().no_compile_layers[block_name]
+    memory = block.get_submodule(name)
+    requests, states = block.find_step(projected[0])
+    memory.store(
+        [states_nX[: requests.num_tokens] for states_nX in projected],
+        states[memory.first_state : memory.first_state + 3],
         requests,
         (query_nP, key_nP, value_nP),
     )
-    block.write_states(requests, dict(zip(numbers, states, strict=True)))
 
 
 @eager_break_during_capture
-def mosaic_average_queries(key_nC: torch.Tensor, query_nC: torch.Tensor, layer_name: str) -> None:
+def mosaic_average_queries(key_nC: torch.Tensor, query_nC: torch.Tensor, block_name: str, name: str) -> None:
     """Fills the queries of persistent memories, given the projections of the tokens."""
-    block = get_forward_context().no_compile_layers[layer_name]
-    requests = block.find_requests(len(key_nC), key_nC.device)
-    key_nC = key_nC[: requests.num_tokens]
-    (state_RC,) = block.read_states(requests, PERSISTENT_AVERAGE)
-    query_nHD, average_nHD = block.persistent_memory.key_extractor.average(key_nC, state_RC, requests)
+    block = get_forward_context().no_compile_layers[block_name]
+    memory = block.get_submodule(name)
+    requests, states = block.find_step(key_nC)
+    query_nHD = memory.key_extractor.average(
+        key_nC[: requests.num_tokens], states[memory.first_state], requests
+    )
     query_nC[: requests.num_tokens] = query_nHD.flatten(1)
-    block.write_states(requests, {PERSISTENT_AVERAGE: average_nHD})
 
 
 direct_register_custom_op(
@@ -148,16 +129,16 @@ direct_register_custom_op(
 
 @support_torch_compile
 class MosaicModel(nn.Module):
-    """Embedding, blocks and a last layer norm."""
+    """Embedding, blocks and a last norm."""
 
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "", block_class: type[MosaicBlock]):
         super().__init__()
         config = vllm_config.model_config.hf_config
         self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
-            [MosaicBlock(vllm_config, f"{prefix}.layers.{i}") for i in range(config.num_hidden_layers)]
+            [block_class(vllm_config, f"{prefix}.layers.{i}") for i in range(config.num_hidden_layers)]
         )
-        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.use_bias)
+        self.norm = block_class.make_norm(config)
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.embed_tokens(input_ids)
@@ -178,22 +159,27 @@ class MosaicModel(nn.Module):
 class MosaicForCausalLM(nn.Module, HasInnerState, IsHybrid):
     """A Memory Mosaic that predicts the next token."""
 
+    block_class = MosaicBlock
+
     @classmethod
     def get_mamba_state_dtype_from_config(cls, vllm_config: VllmConfig) -> tuple[torch.dtype, ...]:
-        return state_dtypes(vllm_config)
+        return tuple(state.dtype for state in cls.block_class.get_states(vllm_config))
 
     @classmethod
-    def get_mamba_state_shape_from_config(cls, vllm_config: VllmConfig) -> tuple[tuple[int], ...]:
-        return state_shapes(vllm_config)
+    def get_mamba_state_shape_from_config(cls, vllm_config: VllmConfig) -> tuple[tuple[int, ...], ...]:
+        return tuple(state.shape for state in cls.block_class.get_states(vllm_config))
 
-    @classmethod
-    def get_mamba_state_copy_func(cls) -> tuple:
-        return (get_temporal_copy_spec,) * NUM_STATES
+    def get_mamba_state_copy_funcs(self, mamba_types: set[MambaAttentionBackendEnum]) -> dict:
+        """How vLLM copies each state from block to block. A class cannot know how many there are."""
+        return dict.fromkeys(mamba_types, (get_temporal_copy_spec,) * self.num_states)
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
         super().__init__()
         self.config = vllm_config.model_config.hf_config
-        self.model = MosaicModel(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
+        self.num_states = len(self.block_class.get_states(vllm_config))
+        self.model = MosaicModel(
+            vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"), block_class=self.block_class
+        )
         sizes = (self.config.vocab_size, self.config.hidden_size)
         self.lm_head = ParallelLMHead(*sizes, prefix=maybe_prefix(prefix, "lm_head"))
         if self.config.tie_word_embeddings:
