@@ -112,6 +112,15 @@ def test_shapes(make, prompts, monkeypatch, fields):
     assert written(model, prompts, settings("chunked", page_size=4)) == expected(model, prompts)
 
 
+def test_faint_first_tokens(make_v2, prompts):
+    """The gain of a request's first token is not set against a state that is not there."""
+    model = make_v2().double()
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.contextual_memory.short_memory.gain_proj.weight.mul_(2000)
+    assert written(model, prompts[4:7], settings()) == expected(model, prompts[4:7])
+
+
 def test_bfloat16(make, prompts):
     """The tokens are the best ones, or nearly so, of a pass without any cache in the same precision."""
     model = make().bfloat16()
