@@ -4,21 +4,20 @@ transformers keeps keys and values in blocks of `page_size` tokens, each with a 
 hands the model a single row: all new tokens of all requests, one request after the other. A mosaic needs
 states besides its pairs (see `memory_state.py`), and transformers pages none. So each block here gets pages
 more, for the states after the last of its tokens. Wherever blocks are shared, copied or freed (prefixes,
-forks, cancelled requests), their states are so too.
+forks, cancelled requests), their states are so too. `page_contents.py` says what lies where.
 
 The model is not written a second time for rows of many requests. Requests with equally many new tokens form
 an ordinary batch, to which [`PagedMemories`] is the cache: all decoded tokens one batch, each prompt mostly
 one of its own.
 
-Written against transformers 5.24, whose interface to models is not a public one. All that uses it is in this
-file, which does not travel with saved models: there it could not be mended.
+Written against transformers 5.24, whose interface to models is not a public one. All that uses it is in these
+two files, which do not travel with saved models: there they could not be mended.
 `tests/modeling_mosaic/test_continuous_batching.py` fails where it changes.
 
-Shapes: B requests with T new tokens and at most S slots; H heads, D head size, C hidden size, N states, L
-layers.
+Shapes: B requests with T new tokens and at most S slots; W columns of the second model's window; H heads, D
+head size, C hidden size.
 """
 
-import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,17 +29,15 @@ from transformers.generation.continuous_batching import ContinuousBatchingManage
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .compatibility import CACHE_NAME
-from .memory_masks import MemoryMasks
+from .memory_masks_v2 import TokenNumbers
+from .page_contents import KEYS, LAYER_TYPE, PAGE_CONTENTS, VALUES, PageContents
 
 if TYPE_CHECKING:
     from transformers import ContinuousBatchingConfig
     from transformers.generation.continuous_batching import PagedAttentionCache
 
-    from .configuration_mosaic import MosaicConfig
     from .modeling_mosaic import MosaicForCausalLM
 
-# transformers' name for layers whose pages keep all tokens.
-LAYER_TYPE = "full_attention"
 # Requests with fewer slots share a batch whatever their lengths; longer ones only with those of less than
 # twice their length, so that padding costs less than they do.
 FEW_SLOTS = 1024
@@ -56,7 +53,7 @@ def init_continuous_batching(
 
     Raises:
         ImportError: before transformers 5.24.
-        ValueError: for a second model (`MosaicV2`), attention other than sdpa and eager, and settings that
+        ValueError: for a model of another type, attention other than sdpa and eager, and settings that
             offload requests, compile, make CUDA graphs, or work asynchronously on a CPU.
     """
     if CACHE_NAME != "cache":
@@ -66,7 +63,7 @@ def init_continuous_batching(
         )
     if (kept := getattr(model, "_cached_continuous_batching_manager", None)) is not None:
         return kept
-    if model.config.model_type != "mosaic":
+    if model.config.model_type not in PAGE_CONTENTS:
         raise ValueError(f"there is no continuous batching for models of type {model.config.model_type}")
     if model.config._attn_implementation not in ("sdpa", "eager"):
         raise ValueError(
@@ -145,15 +142,12 @@ class PagedMosaic:
     def __init__(self, model: "MosaicForCausalLM", page_size: int):
         self.model = model
         self.device, self.dtype = model.device, model.dtype
-        num_layers, width = model.config.num_hidden_layers, model.config.hidden_size
-        # States are kept in full precision, keys and values of a page in that of the model.
-        state_bytes = torch.promote_types(self.dtype, torch.float32).itemsize * width
-        page_bytes = 2 * page_size * width * self.dtype.itemsize
-        num_pages = math.ceil(num_layers * model.config.number_of_conv_states * state_bytes / page_bytes)
+        self.contents = PAGE_CONTENTS[model.config.model_type](model.config)
+        num_pages = self.contents.count_pages(page_size, self.dtype)
         self.config = PreTrainedConfig(
-            num_hidden_layers=num_layers + num_pages,
-            layer_types=[LAYER_TYPE] * (num_layers + num_pages),
-            hidden_size=width,
+            num_hidden_layers=num_pages,
+            layer_types=[LAYER_TYPE] * num_pages,
+            hidden_size=model.config.hidden_size,
             num_attention_heads=model.config.num_attention_heads,
             vocab_size=model.config.vocab_size,
             eos_token_id=model.config.eos_token_id,
@@ -191,10 +185,11 @@ class PagedMosaic:
         num_requests = len(batch["cu_seq_lens_q"]) - 1
         logits = torch.empty(num_requests, self.config.vocab_size, dtype=self.dtype, device=self.device)
         for members in group_requests(batch):
-            memories = PagedMemories(self.model.config, batch, members)
+            memories = PagedMemories(self.contents, batch, members)
+            inputs_embeds = self.model.get_input_embeddings()(batch["input_ids"][0, memories.place_BT])
             outputs = self.model(
-                batch["input_ids"][0, memories.token_BT],
-                attention_mask=memories.make_masks(self.dtype),
+                inputs_embeds=inputs_embeds,
+                attention_mask=self.contents.make_masks(inputs_embeds, memories.tokens),
                 cache=memories,
                 logits_to_keep=1,
             )
@@ -219,36 +214,43 @@ class PagedStates:
     """The states of one layer in pages: what `memory_state.py` reads and writes by their numbers.
 
     Args:
-        states_bNC (`torch.Tensor`): states of all blocks.
+        states (`dict[int, torch.Tensor]`): states of all blocks, by their numbers.
         before_B (`torch.Tensor`): the block of the last token before the new ones; -1 if there is none.
         kept (`tuple[torch.Tensor, ...]`): new tokens after which states are kept: their blocks, and their
             places in the batch.
     """
 
-    def __init__(self, states_bNC: torch.Tensor, before_B: torch.Tensor, kept: tuple[torch.Tensor, ...]):
-        self.states_bNC = states_bNC
+    def __init__(
+        self, states: dict[int, torch.Tensor], before_B: torch.Tensor, kept: tuple[torch.Tensor, ...]
+    ):
+        self.states = states
         self.before_B = before_B
         self.kept = kept
 
-    def __getitem__(self, state_idx: int) -> torch.Tensor:
+    def __getitem__(self, state_idx: int) -> torch.Tensor | None:
+        if state_idx not in self.states:
+            # A window, which `update_conv_state` reads.
+            return None
         # Blocks hold anything before their first token is there, so not a product with 0.
-        states_BC = self.states_bNC[self.before_B.clamp(min=0), state_idx]
+        states_BC = self.states[state_idx][self.before_B.clamp(min=0)]
         return states_BC.masked_fill(self.before_B[:, None] < 0, 0)[..., None]
 
     def __setitem__(self, state_idx: int, state_BCT: torch.Tensor) -> None:
         block, row, step = self.kept
-        self.states_bNC[block, state_idx] = state_BCT[row, :, step].to(self.states_bNC.dtype)
+        states_nC = self.states[state_idx]
+        states_nC[block] = state_BCT[row, :, step].to(states_nC.dtype)
 
 
 class PagedLayer:
-    """What `memory_state.py` asks of a layer of a cache."""
+    """What `memory_state.py` and the short-term memory ask of a layer of a cache."""
 
-    is_initialized = False
+    is_initialized = is_compileable = False
     # The states after each new token are handed over, not the last ones alone.
     record_past = True
 
     def __init__(self, conv_states: PagedStates, number_of_states: int):
         self.conv_states = conv_states
+        self.conv_kernel_size = {}
         self.number_of_states = number_of_states
 
 
@@ -256,73 +258,78 @@ class PagedMemories(Cache):
     """The cache of a batch of requests with equally many new tokens, kept in transformers' pages.
 
     Args:
-        config (`MosaicConfig`): the model's config.
+        contents (`PageContents`): what pages hold.
         batch (`dict`): what continuous batching hands to a model.
         members (`list[int]`): the requests' numbers.
     """
 
-    def __init__(self, config: "MosaicConfig", batch: dict[str, Any], members: list[int]):
+    def __init__(self, contents: PageContents, batch: dict[str, Any], members: list[int]):
+        self.contents = contents
         self.pages: PagedAttentionCache = batch["cache"]
-        self.lengths = {name: batch[name] for name in ("cu_seq_lens_k", "max_length_k")}
         allocator = self.pages.cache_allocators[LAYER_TYPE]
         token_B, num_new_B = _find_members(batch["cu_seq_lens_q"], members)
         slot_B, num_slots_B = _find_members(batch["cu_seq_lens_k"][LAYER_TYPE], members)
         step_T = torch.arange(int(num_new_B[0]), device=token_B.device)
         step_S = torch.arange(int(num_slots_B.max()), device=token_B.device)
         # Places in the row, and how many tokens each request has seen before.
-        self.token_BT = token_B[:, None] + step_T
-        self.seen_BT = (num_slots_B - num_new_B)[:, None] + step_T
+        self.place_BT = token_B[:, None] + step_T
+        seen_BT = (num_slots_B - num_new_B)[:, None] + step_T
         # Where nothing was seen before, transformers gives no places to read: they are those to write.
         write_index, read_index = (batch[name][allocator.index] for name in ("write_index", "read_index"))
-        self.write_BT = write_index[self.token_BT]
+        self.write_BT = write_index[self.place_BT]
         # Shorter memories are padded with their last slot, which the mask hides.
         place_BS = slot_B[:, None] + torch.minimum(step_S, num_slots_B[:, None] - 1)
-        self.slot_BS = (read_index if len(read_index) else write_index)[place_BS]
+        self.read_BS = (read_index if len(read_index) else write_index)[place_BS]
+        # The slots that are columns of the window; the mask hides those before the first.
+        num_columns = min(contents.config.stored_window + len(step_T), len(step_S))
+        column_BW = seen_BT[:, -1:] + torch.arange(1 - num_columns, 1, device=token_B.device)
+        self.read_BW = self.read_BS.gather(1, column_BW.clamp(min=0))
+        self.tokens = TokenNumbers(seen_BT, torch.zeros_like(seen_BT), step_S[None], column_BW)
+        super().__init__(self._make_layers(allocator))
 
-        block_BS = self.slot_BS // allocator.block_physical_stride
-        seen_B1 = self.seen_BT[:, :1]
-        before_B = block_BS.gather(1, (seen_B1 - 1).clamp(min=0)).where(seen_B1 > 0, -1)[:, 0]
-        ends_block_BT = (self.seen_BT + 1) % allocator.tokens_per_page == 0
-        row, step = (ends_block_BT | (step_T == step_T[-1])).nonzero(as_tuple=True)
-        kept = (self.write_BT[row, step] // allocator.block_physical_stride, row, step)
-        num_states = config.number_of_conv_states
-        layers = (PagedStates(states, before_B, kept) for states in view_states(self.pages, config))
-        super().__init__([PagedLayer(states, num_states) for states in layers])
-
-    def make_masks(self, dtype: torch.dtype) -> MemoryMasks:
-        """What each new token sees: the pairs before it, in the slots from 1 to its own."""
-        step_S = torch.arange(self.slot_BS.shape[1], device=self.slot_BS.device)
-        visible_BTS = (step_S > 0) & (step_S <= self.seen_BT[..., None])
-        slots_BTS = torch.zeros(visible_BTS.shape, dtype=dtype, device=step_S.device)
-        slots_BTS.masked_fill_(~visible_BTS, torch.finfo(dtype).min)
-        others = dict(keep=None, start=None, cu_seq_lens=None, elapsed=None)
-        return MemoryMasks(slots=slots_BTS[:, None], recall=self.seen_BT > 0, **others)
+    def _make_layers(self, allocator) -> list[PagedLayer]:
+        """The layers' states: where they are read, and after which tokens they are kept."""
+        seen_BT, size = self.tokens.query_bT, allocator.block_physical_stride
+        first_B1 = seen_BT[:, :1]
+        before_B = self.read_BS.gather(1, (first_B1 - 1).clamp(min=0)) // size
+        before_B = before_B.where(first_B1 > 0, -1)[:, 0]
+        is_kept_BT = (seen_BT + 1) % allocator.tokens_per_page == 0
+        is_kept_BT[:, -1] = True
+        row, step = is_kept_BT.nonzero(as_tuple=True)
+        kept = (self.write_BT[row, step] // size, row, step)
+        num_states = self.contents.config.number_of_conv_states
+        states = self.contents.view_states(self.pages)
+        return [PagedLayer(PagedStates(layer, before_B, kept), num_states) for layer in states]
 
     def update(self, key_BHTD, value_BHTD, layer_idx, *args, **kwargs):
         """Stores the new pairs, and returns those of all slots."""
-        flat = (states.transpose(0, 1).flatten(1, 2)[None] for states in (key_BHTD, value_BHTD))
-        index = {"write_index": self.write_BT, "read_index": self.slot_BS}
-        index = {name: [place.flatten()] for name, place in index.items()}
-        all_slots = self.pages.update(*flat, layer_idx, kwargs={**self.lengths, **index})
-        return tuple(states[0].unflatten(1, self.slot_BS.shape).transpose(0, 1) for states in all_slots)
+        if KEYS not in self.contents.columns:
+            # They only tell how many tokens there are, which transformers knows.
+            return key_BHTD, value_BHTD
+        columns = (
+            self._exchange(name, layer_idx, states_BHTD.transpose(1, 2).flatten(2), self.read_BS)
+            for name, states_BHTD in ((KEYS, key_BHTD), (VALUES, value_BHTD))
+        )
+        shape = self.contents.config.stored_shape
+        return tuple(states_BSC.unflatten(2, shape).transpose(1, 2) for states_BSC in columns)
 
     def update_conv_state(self, state_BCT, layer_idx, *, state_idx, **kwargs):
-        """Keeps the states after those tokens that blocks keep them of."""
+        """Keeps the states after those tokens that blocks keep them of; of a window, returns all columns."""
+        if state_idx in self.contents.columns:
+            states_BTC = state_BCT.transpose(1, 2)
+            return self._exchange(state_idx, layer_idx, states_BTC, self.read_BW).transpose(1, 2)
         self.layers[layer_idx].conv_states[state_idx] = state_BCT
+
+    def _exchange(
+        self, name: str | int, layer_idx: int, states_BTC: torch.Tensor, place_BS: torch.Tensor
+    ) -> torch.Tensor:
+        """Stores what a column of pages holds of the new tokens, and returns what it holds in some places."""
+        column_nC = self.contents.view_column(self.pages, name, layer_idx)
+        column_nC.index_copy_(0, self.write_BT.flatten(), states_BTC.flatten(0, 1))
+        return column_nC.index_select(0, place_BS.flatten()).unflatten(0, place_BS.shape)
 
 
 def _find_members(borders: torch.Tensor, members: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Where the requests `members` start in a row, and how long they are."""
     borders = borders.long()
     return borders[:-1][members], borders.diff()[members]
-
-
-def view_states(pages: "PagedAttentionCache", config: "MosaicConfig") -> torch.Tensor:
-    """The states in all blocks, `(layers, blocks, states, hidden)`: the pages after those of the layers."""
-    allocator = pages.cache_allocators[LAYER_TYPE]
-    shape = (config.num_hidden_layers, config.number_of_conv_states, config.hidden_size)
-    dtype = torch.promote_types(pages.dtype, torch.float32)
-    first = config.num_hidden_layers * allocator.bytes_per_page
-    num_bytes = math.prod(shape) * dtype.itemsize
-    blocks = pages.cache_tensor.view(-1, allocator.bytes_per_block)[:, first : first + num_bytes]
-    return blocks.view(dtype).unflatten(1, shape).transpose(0, 1)

@@ -102,8 +102,45 @@ def create_memory_masks_v2(
     num_cached = count_cached_columns(cache, num_kept, None if is_static else seen)
     tokens = number_tokens(config, inputs_embeds, keep_BS, start_BT, cache, seen, num_cached)
     keep_BT = None if keep_BS is None else keep_BS[:, -time:].clone(memory_format=torch.contiguous_format)
-    short, long = see_latest(tokens, config.short_memory_size), see_older(tokens, delay)
-    num_short_bT, num_long_bT = (ranges.count(has_front) for ranges in (short, long))
+    is_plain = keep_BS is None and start_BT is None and not (is_static or has_front)
+    is_plain = is_plain and has_causal_kernel(config, seen, time)
+    is_short = is_plain and time <= config.short_memory_size
+    return fill_masks(
+        config,
+        inputs_embeds,
+        tokens,
+        cache,
+        num_short=min(seen + time - 1, config.short_memory_size) if is_short else None,
+        num_long=max(seen + time - delay, 0) if is_plain and isinstance(delay, int) else None,
+        delay=delay,
+        continues=is_static or seen > 0 or has_front,
+        num_cached=num_cached,
+        num_kept=num_kept,
+        keep=keep_BT,
+        # A static cache that was reset holds averages of zeros, not of nothing.
+        start=tokens.query_bT == 0 if is_static else start_BT,
+    )
+
+
+def fill_masks(
+    config: MosaicV2Config,
+    inputs_embeds: torch.Tensor,
+    tokens: "TokenNumbers",
+    cache: Cache | None = None,
+    **given,
+) -> MemoryMasksV2:
+    """Makes the masks of tokens whose numbers are known.
+
+    Args:
+        config, inputs_embeds, cache: as for [`create_memory_masks_v2`].
+        tokens (`TokenNumbers`): the numbers.
+        given: what does not follow from them: `num_short`, `num_long`, `delay`, `continues`, `num_cached`,
+            `num_kept`, `keep` and `start` of the masks.
+    """
+    batch, time = inputs_embeds.shape[:2]
+    size, answers = config.short_memory_size, hasattr(cache, "answer")
+    short, long = see_latest(tokens, size), see_older(tokens, given["delay"])
+    num_short_bT, num_long_bT = (ranges.count(slots_in_front(cache) > 0) for ranges in (short, long))
     if answers:
         num_long_bT = cache.count_held(num_long_bT)
     dtype = torch.promote_types(inputs_embeds.dtype, torch.float32)
@@ -115,30 +152,15 @@ def create_memory_masks_v2(
         long_log_pairs=num_long_bT.clamp(min=1).to(dtype).log()[:, None, :, None],
         short_empty=(num_short_bT <= 0)[:, :, None, None],
         long_empty=(num_long_bT <= 0)[:, :, None, None],
-        num_short=None,
-        num_long=None,
-        delay=delay,
-        blocks=False,
-        continues=is_static or seen > 0 or has_front,
-        num_cached=num_cached,
-        num_kept=num_kept,
+        blocks=given["num_short"] is None and has_blocks(config, given["keep"], given["num_kept"], time),
         columns=find_columns(tokens) if has_columns else None,
-        keep=keep_BT,
-        # A static cache that was reset holds averages of zeros, not of nothing.
-        start=tokens.query_bT == 0 if is_static else start_BT,
+        **given,
     )
-    is_plain = keep_BS is None and start_BT is None and not (is_static or has_front)
-    is_plain = is_plain and has_causal_kernel(config, seen, time)
-    if is_plain and (time <= config.short_memory_size):
-        masks["num_short"] = min(seen + time - 1, config.short_memory_size)
-    elif has_blocks(config, keep_BS, num_kept, time):
-        masks["blocks"] = True
-        masks["short"] = make_block_mask(short, config.short_memory_size, batch)
-    else:
+    if masks["blocks"]:
+        masks["short"] = make_block_mask(short, size, batch)
+    elif masks["num_short"] is None:
         masks["short"] = make_mask(config, inputs_embeds, short)
-    if is_plain and isinstance(delay, int):
-        masks["num_long"] = max(seen + time - delay, 0)
-    elif config.use_long_memory and not answers:
+    if masks["num_long"] is None and config.use_long_memory and not answers:
         masks["long"] = make_mask(config, inputs_embeds, long)
     return masks
 
@@ -264,11 +286,11 @@ def has_causal_kernel(config: MosaicV2Config, seen, time: int) -> bool:
     return seen == 0 or time == 1
 
 
-def has_blocks(config: MosaicV2Config, keep_BS: torch.Tensor | None, num_kept: int, time: int) -> bool:
+def has_blocks(config: MosaicV2Config, keep_BT: torch.Tensor | None, num_kept: int, time: int) -> bool:
     """Whether each block of queries sees only its own columns of the window and those of the block before."""
     if config._attn_implementation != "sdpa" or is_torchdynamo_exporting():
         return False
-    if keep_BS is not None and (keep_BS.is_meta or is_tracing(keep_BS)):
+    if keep_BT is not None and (keep_BT.is_meta or is_tracing(keep_BT)):
         return False
     # Columns must be as far from each other as their tokens are: no padding in between.
     return time > config.short_memory_size > num_kept

@@ -63,7 +63,7 @@ def serve(model: str, options: ServeArguments, others: list[str]) -> None:
         InputError: for missing packages, an address that is taken, or a model that cannot be served so.
     """
     try:
-        model_type = AutoConfig.from_pretrained(model).model_type
+        AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise InputError(f"model {model}: cannot be loaded: {first_line(error)}") from error
     check_address(options.host, options.port)
@@ -73,8 +73,6 @@ def serve(model: str, options: ServeArguments, others: list[str]) -> None:
         raise InputError(
             "the server needs fastapi, uvicorn, openai and pydantic: pip install 'memory-mosaics[serve]'"
         )
-    if options.continuous_batching and model_type == "mosaic_v2":
-        raise InputError("continuous_batching: there is none for the second model (mosaic_v2)")
     run_server(
         **read_server_options(others),
         force_model=model,

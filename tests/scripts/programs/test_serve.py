@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_mosaic import MosaicConfig, MosaicV2Config
+from modeling_mosaic import MosaicConfig
 from mosaic_lab.programs import serve
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "serve.py"
@@ -46,8 +46,6 @@ def test_refuses(folder, capsys, tmp_path, monkeypatch):
         taken.listen()
         port = str(taken.getsockname()[1])
         assert f"port {port}: Address already in use" in refused(capsys, folder, "--port", port)
-    MosaicV2Config().save_pretrained(tmp_path / "v2")
-    assert "second model" in refused(capsys, str(tmp_path / "v2"), "--continuous_batching", "--port", port)
     monkeypatch.setattr(serve, "is_serve_available", lambda: False)
     assert "pip install 'memory-mosaics[serve]'" in refused(capsys, folder, "--port", port)
     monkeypatch.setattr(serve, "find_spec", lambda name: None)
