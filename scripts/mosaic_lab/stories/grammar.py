@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mosaic_lab.stories.loading import CHOICE, PHRASE, embedded_grammar
-from mosaic_lab.stories.roles import Beat, Cast, Fork
+from mosaic_lab.stories.roles import Beat, Cast, Fork, Plot
 
 # How often a paragraph ends between two beats: a story has one paragraph, or some, or many.
 BREAK_CHANCES = (0.0, 0.5, 0.7)
@@ -29,16 +29,17 @@ class Story:
     cast: Cast
 
 
-def compose_story(rng: random.Random) -> Story:
+def compose_story(rng: random.Random, plots: Sequence[Plot] | None = None) -> Story:
     """Draws a plot and its cast, and tells it.
 
     Args:
         rng (`random.Random`): the only source of chance.
+        plots (`Sequence[Plot]`, *optional*): to draw from; all of the grammar's if `None`.
 
     Returns:
         `Story`: its text (a line end after each paragraph), its plot's name and its cast.
     """
-    plot = rng.choice(embedded_grammar().plots)
+    plot = rng.choice(plots or embedded_grammar().plots)
     cast = plot.draw_cast(rng)
     break_chance = rng.choice(BREAK_CHANCES)
     text = ""
@@ -80,17 +81,18 @@ def realise(text: str, cast: Cast, rng: random.Random) -> str:
             return text
 
 
-def tell_story(rng: random.Random) -> str:
+def tell_story(rng: random.Random, plots: Sequence[Plot] | None = None) -> str:
     """The text of one story; see `compose_story`."""
-    return compose_story(rng).text
+    return compose_story(rng, plots).text
 
 
-def tell_stories(num_stories: int, seed: int = 0) -> Iterator[str]:
+def tell_stories(num_stories: int, seed: int = 0, num_plots: int | None = None) -> Iterator[str]:
     """Tells distinct stories, the same on every machine; those of a smaller corpus begin a larger one.
 
     Args:
         num_stories (`int`): how many, >= 0.
         seed (`int`): another seed gives another corpus.
+        num_plots (`int`, *optional*): with the first so many plots only; with all if `None`.
 
     Returns:
         `Iterator[str]`: story i depends on `(seed, i)` only; one told before is drawn again.
@@ -100,14 +102,16 @@ def tell_stories(num_stories: int, seed: int = 0) -> Iterator[str]:
     """
     if num_stories < 0:
         raise ValueError(f"num_stories must be at least 0, got {num_stories}.")
-    return _distinct_stories(num_stories, seed)
+    # Not the seeds of a corpus of all plots, some of whose stories would be told again.
+    corpus = f"{seed}" if num_plots is None else f"{seed}/{num_plots} plots"
+    return _distinct_stories(num_stories, corpus, embedded_grammar().plots[:num_plots])
 
 
-def _distinct_stories(num_stories: int, seed: int) -> Iterator[str]:
+def _distinct_stories(num_stories: int, corpus: str, plots: Sequence[Plot]) -> Iterator[str]:
     told: set[bytes] = set()
     for index in range(num_stories):
         for attempt in itertools.count():
-            text = tell_story(random.Random(f"{seed}/{index}/{attempt}"))
+            text = tell_story(random.Random(f"{corpus}/{index}/{attempt}"), plots)
             digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
             if digest not in told:
                 break

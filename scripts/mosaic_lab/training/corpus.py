@@ -4,7 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Features, IterableDataset, Value, load_dataset
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    Value,
+    concatenate_datasets,
+    load_dataset,
+)
 from datasets.data_files import DataFilesDict, get_data_patterns
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
@@ -42,11 +50,14 @@ def load_stories(arguments: DataArguments) -> tuple[Dataset, Dataset | None]:
     train = splits[arguments.train_split]
     if arguments.validation_split in splits:
         return train, splits[arguments.validation_split]
-    if arguments.validation_fraction == 0:
-        return train, None
-    num_held_out = count_held_out(len(train), arguments.validation_fraction)
-    held_out = train.train_test_split(num_held_out, seed=arguments.corpus_seed)
-    return held_out["train"], held_out["test"]
+    validation = None
+    if arguments.validation_fraction > 0:
+        num_held_out = count_held_out(len(train), arguments.validation_fraction)
+        train, validation = train.train_test_split(num_held_out, seed=arguments.corpus_seed).values()
+    if arguments.single_plot_stories:
+        opening = _load_embedded(arguments.corpus_seed, arguments.single_plot_stories, num_plots=1)
+        train = concatenate_datasets([opening, train])
+    return train, validation
 
 
 def count_held_out(num_stories: int, validation_fraction: float) -> int:
@@ -78,7 +89,8 @@ def stream_stories(
     """
     source, column = Path(arguments.dataset).expanduser(), arguments.text_column
     if arguments.dataset == EMBEDDED_CORPUS:
-        told = {"num_stories": arguments.num_stories, "seed": arguments.corpus_seed}
+        parts = [(arguments.single_plot_stories, 1), (arguments.num_stories, None)]
+        told = {"seed": arguments.corpus_seed, "parts": parts}
         return IterableDataset.from_generator(_tell, TEXT, gen_kwargs=told), None
     if source.is_dir():
         files = _list_files(source)
@@ -114,9 +126,7 @@ def load_splits(arguments: DataArguments) -> dict[str, Dataset]:
     """Loads all splits of the data; a single file, and the embedded stories, are `train_split`."""
     source = Path(arguments.dataset).expanduser()
     if arguments.dataset == EMBEDDED_CORPUS:
-        told = {"num_stories": arguments.num_stories, "seed": arguments.corpus_seed}
-        engine, text = Path(grammar.__file__).parent.glob("*.py"), text_folder().glob("*.yaml")
-        return {arguments.train_split: _cached(_tell, told, sorted([*engine, *text]))}
+        return {arguments.train_split: _load_embedded(arguments.corpus_seed, arguments.num_stories)}
     if source.is_dir():
         files = _list_files(source)
         return {split: _read(paths, arguments.text_column) for split, paths in files.items()}
@@ -127,9 +137,16 @@ def load_splits(arguments: DataArguments) -> dict[str, Dataset]:
     return _download(arguments)
 
 
-def _tell(num_stories: int, seed: int) -> Iterator[dict[str, str]]:
-    for story in grammar.tell_stories(num_stories, seed):
-        yield {"text": story}
+def _load_embedded(seed: int, num_stories: int, num_plots: int | None = None) -> Dataset:
+    told = {"seed": seed, "parts": [(num_stories, num_plots)]}
+    engine, text = Path(grammar.__file__).parent.glob("*.py"), text_folder().glob("*.yaml")
+    return _cached(_tell, told, sorted([*engine, *text]))
+
+
+def _tell(seed: int, parts: list[tuple[int, int | None]]) -> Iterator[dict[str, str]]:
+    for num_stories, num_plots in parts:
+        for story in grammar.tell_stories(num_stories, seed, num_plots):
+            yield {"text": story}
 
 
 def _list_files(folder: Path) -> dict[str, list[Path]]:

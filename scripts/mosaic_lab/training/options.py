@@ -129,6 +129,13 @@ class DataArguments:
         default=0.02, metadata={"help": "Share of the stories to hold out if there is no validation split."}
     )
     num_stories: int = field(default=20_000, metadata={"help": "Number of embedded stories to tell."})
+    single_plot_stories: int = field(
+        default=0,
+        metadata={
+            "help": "Number of further embedded stories, all of one plot, that come before the others. Names"
+            " are soon all that is left to learn in them. For rows in sequential order, or streamed ones."
+        },
+    )
     corpus_seed: int = field(
         default=0, metadata={"help": "Seed of the embedded stories and of the held-out share."}
     )
@@ -142,6 +149,13 @@ class DataArguments:
     block_size: int = field(
         default=512, metadata={"help": "Tokens a row: the context the model is trained with."}
     )
+    document_masking: bool = field(
+        default=False,
+        metadata={
+            "help": "Memories, or attention, end where stories do, in training as in validation. Otherwise"
+            " each row is one text."
+        },
+    )
     preprocessing_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
 
     def __post_init__(self):
@@ -149,6 +163,12 @@ class DataArguments:
             raise ValueError("dataset must name a file, a folder or a Hub dataset, not an empty string")
         check_least(self, preprocessing_workers=1)
         check_range(self, corpus_seed=(0, 2**32 - 1), num_stories=(1, MOST_STORIES), block_size=(2, 2**24))
+        check_range(self, single_plot_stories=(0, MOST_STORIES))
+        if self.single_plot_stories and self.dataset != EMBEDDED_CORPUS:
+            raise ValueError(
+                f"single_plot_stories ({self.single_plot_stories}) are embedded ones: dataset must be"
+                f" {EMBEDDED_CORPUS}, not {self.dataset}"
+            )
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
 
@@ -211,7 +231,7 @@ def describe_recipe(
     }
     del recipe["preprocessing_workers"]
     if data.dataset != EMBEDDED_CORPUS:
-        del recipe["num_stories"]
+        del recipe["num_stories"], recipe["single_plot_stories"]
     return recipe
 
 

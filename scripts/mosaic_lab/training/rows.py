@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, default_data_collator
 
 from mosaic_lab.core.errors import InputError
@@ -88,8 +89,19 @@ def bytes_per_token(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> float 
     return total / num_tokens or None
 
 
-def collate_rows(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
-    """Stacks rows to a batch whose labels are its tokens; the models shift them."""
+def collate_rows(rows: Sequence[dict], end: int | None = None) -> dict[str, torch.Tensor]:
+    """Stacks rows to a batch whose labels are its tokens; the models shift them.
+
+    Args:
+        rows (`Sequence[dict]`): with `input_ids`, all equally long.
+        end (`int`, *optional*): the end-of-text token, for a batch in which stories are apart: its
+            `position_ids` begin anew behind each, by which models tell packed sequences.
+    """
     # Streamed rows are arrays of int32.
     ids_BT = default_data_collator(rows)["input_ids"].long()
-    return {"input_ids": ids_BT, "labels": ids_BT.clone()}
+    batch = {"input_ids": ids_BT, "labels": ids_BT.clone()}
+    if end is not None:
+        step_T = torch.arange(ids_BT.shape[1])
+        is_first_BT = F.pad(ids_BT[:, :-1] == end, (1, 0))
+        batch["position_ids"] = step_T - (step_T * is_first_BT).cummax(-1).values
+    return batch

@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ def run(model: ModelArguments, data: DataArguments, training: TrainingArguments)
     """
     check_output_dir(training)
     check_processes(training)
+    if data.single_plot_stories and not data.streaming and training.train_sampling_strategy != "sequential":
+        raise InputError(
+            f"single_plot_stories ({data.single_plot_stories}) come first: train_sampling_strategy must be"
+            f" sequential, not {training.train_sampling_strategy}"
+        )
     if data.streaming and training.max_steps <= 0:
         raise InputError(f"streaming needs max_steps to know when to end, not {training.max_steps}")
     with occupying(training.output_dir) if training.process_index == 0 else nullcontext():
@@ -79,7 +85,9 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
         trainer = Trainer(
             network,
             training,
-            data_collator=collate_rows,
+            data_collator=partial(
+                collate_rows, end=tokenizer.eos_token_id if data.document_masking else None
+            ),
             train_dataset=train_rows,
             eval_dataset=validation_rows,
             processing_class=tokenizer,

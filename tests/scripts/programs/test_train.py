@@ -87,6 +87,24 @@ def test_new_tokenizer_for_a_trained_model_is_refused(trained, recipe, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([], "single_plot_stories (5) come first: train_sampling_strategy must be sequential, not random"),
+        (
+            ["--dataset", "tales.txt"],
+            "single_plot_stories (5) are embedded ones: dataset must be stories",
+        ),
+    ],
+)
+def test_stories_whose_order_would_be_lost_are_refused(recipe, tmp_path, read_error, options, problem):
+    error = read_error(
+        train.main, recipe, "--output_dir", tmp_path / "out", "--single_plot_stories", 5, *options
+    )
+    assert problem in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_program_trains_gpt2_on_a_folder(recipe, tmp_path):
     """The real program in a process of its own: GPT-2 by config, JSON lines and parquet, no validation."""
     stories = "\n".join(json.dumps({"tale": f"Once there were {i} dogs and a cat."}) for i in range(200))

@@ -69,9 +69,18 @@ def test_stories_are_distinct():
 
 
 def test_a_repeated_story_is_drawn_anew(monkeypatch):
-    monkeypatch.setattr("mosaic_lab.stories.grammar.tell_story", lambda rng: f"Story {rng.randrange(50)}.")
+    monkeypatch.setattr(
+        "mosaic_lab.stories.grammar.tell_story", lambda rng, plots: f"Story {rng.randrange(50)}."
+    )
     told = list(tell_stories(40))
     assert len(told) == len(set(told)) == 40
+
+
+def test_few_plots():
+    plots = embedded_grammar().plots[:2]
+    told = {compose_story(random.Random(seed), plots).plot for seed in range(20)}
+    assert told == {plot.name for plot in plots}
+    assert not set(tell_stories(100, num_plots=1)) & set(tell_stories(1000))
 
 
 def test_negative_number_is_refused_at_once():

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mosaic_lab.core.errors import InputError
-from mosaic_lab.training.corpus import load_stories
+from mosaic_lab.stories.grammar import tell_stories
+from mosaic_lab.training.corpus import load_stories, stream_stories
 from mosaic_lab.training.options import DataArguments
 
 STORIES = ["A cat sat.\n\nIt slept.", "A dog ran: « très vite ».", "The end."]
@@ -107,6 +108,17 @@ def test_held_out_share_is_seeded_and_disjoint(tmp_path):
 def test_embedded_stories_depend_on_the_seed():
     first, second = (load("stories", num_stories=20, corpus_seed=seed)[0]["text"][:] for seed in (0, 1))
     assert len(set(first)) == 20 and not set(first) & set(second)
+
+
+def test_stories_of_a_single_plot_come_first():
+    options = {"dataset": "stories", "num_stories": 40, "validation_fraction": 0.1, "corpus_seed": 3}
+    opening = list(tell_stories(7, seed=3, num_plots=1))
+    train, validation = load_stories(DataArguments(**options))
+    opened, held_out = load_stories(DataArguments(**options, single_plot_stories=7))
+    assert opened["text"][:] == opening + train["text"][:]
+    assert held_out["text"][:] == validation["text"][:]
+    streamed, _ = stream_stories(DataArguments(**options, single_plot_stories=7))
+    assert [story["text"] for story in streamed] == opening + list(tell_stories(40, seed=3))
 
 
 def test_a_changed_file_is_read_again(tmp_path):

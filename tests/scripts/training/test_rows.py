@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoConfig, AutoModelForCausalLM
 
+import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.training.rows import collate_rows, pack_rows
 from mosaic_lab.training.tokenizer import load_gpt2_tokenizer, load_tokenizer
@@ -44,6 +46,27 @@ def test_labels_are_the_tokens():
     batch = collate_rows([{"input_ids": np.array(row, np.int32)} for row in ([1, 2, 3], [4, 5, 6])])
     assert batch["input_ids"].tolist() == batch["labels"].tolist() == [[1, 2, 3], [4, 5, 6]]
     assert batch["labels"].dtype == torch.int64
+
+
+def test_positions_begin_anew_in_each_story():
+    rows = [[9, 1, 2, 3, 9, 4, 5], [1, 2, 3, 9, 9, 4, 9]]
+    batch = collate_rows([{"input_ids": np.array(row, np.int32)} for row in rows], end=9)
+    assert batch["position_ids"].tolist() == [[0, 0, 1, 2, 3, 0, 1], [0, 1, 2, 3, 0, 0, 1]]
+    assert batch["labels"].tolist() == rows
+
+
+@pytest.mark.parametrize("model_type", ["mosaic", "mosaic_v2", "gpt2", "llama"])
+def test_stories_of_a_row_are_apart(model_type):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 16}
+    more = {"intermediate_size": 32} if model_type == "llama" else {}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **sizes, **more, bos_token_id=0, eos_token_id=0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    stories = [[5, 3, 8, 2, 0], [7, 5, 3, 0], [8, 1, 5, 3, 9, 4]]
+    batch = collate_rows([{"input_ids": np.array(sum(stories, []), np.int32)}], end=0)
+    alone = [model(torch.tensor([story])).logits for story in stories]
+    # As the Trainer calls it.
+    torch.testing.assert_close(model(**batch, use_cache=False).logits, torch.cat(alone, 1))
 
 
 def test_too_few_stories_for_a_row(tokenizer):
