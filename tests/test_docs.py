@@ -317,17 +317,47 @@ def test_numbers_of_regbench():
         assert parameters == ("-" if number is None else f"{number:,}")
 
 
+# The first cells of lines in docs/language_modelling.md.
+DEMO_NAMES = {
+    "demo-neither": ("Memory Mosaic, 4 layers", "no", "no"),
+    "demo-order": ("Memory Mosaic, 4 layers", "yes", "no"),
+    "demo-apart": ("Memory Mosaic, 4 layers", "no", "yes"),
+    "demo-both": ("Memory Mosaic, 4 layers", "yes", "yes"),
+    "demo-llama": ("Llama, 4 layers", "yes", "yes"),
+}
+
+
+def test_numbers_of_regbench_as_published():
+    heading = "### With its own strings"
+    best = {result["model"]: result for result in choose_best(load("regbench/published"))}
+    for model, scores in best.items():
+        number = scores["num_parameters"]
+        cells = [
+            "-" if number is None else f"{number:,}",
+            f"{scores['accuracy']:.3f}",
+            f"{scores['tvd']:.3f}",
+        ]
+        assert row(SYNTHETIC, heading, REGBENCH[model])[:3] == cells, model
+    lower = next(each for each in load("regbench/published") if each["learning_rate"] == 1e-3)
+    text = " ".join(section(SYNTHETIC, heading).split())
+    assert f"with the lower rate are {lower['accuracy']:.3f} and {lower['tvd']:.3f}" in text
+
+
+def check_names(record: dict, *start: str) -> None:
+    """A line under "Names" shows the losses of a model, and which names in its stories belong."""
+    *losses, shares = row(LANGUAGE, "## Names", *start)
+    check(losses, [record["repeated"]["mean"], record["other"]["mean"]], start)
+    share = record["belonging"]
+    shown = re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", shares).groups()
+    check(list(shown), [share["mean"], share["low"], share["high"]], start)
+
+
 def test_numbers_of_names():
     """Losses and shares of all models, and the strongest unit of each mosaic."""
     heading, results = "## Names", load("evaluation/names", "evaluation.json")
     for model, architecture in results["architectures"].items():
         kind, depth, _ = architecture.split(", ", 2)
-        record = results["names"][model]
-        *losses, shares = row(LANGUAGE, heading, f"{name_of(kind)}, {depth}")
-        check(losses, [record["repeated"]["mean"], record["other"]["mean"]], model)
-        share = record["belonging"]
-        shown = re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", shares).groups()
-        check(list(shown), [share["mean"], share["low"], share["high"]], model)
+        check_names(results["names"][model], f"{name_of(kind)}, {depth}")
     for model, record in results["units"].items():
         depth = results["architectures"][model].split(", ")[1].split()[0]
         last = [unit for unit in record["units"] if unit["layer"] == int(depth) - 1]
@@ -337,6 +367,18 @@ def test_numbers_of_names():
         text = section(LANGUAGE, heading)
         even = re.search(r"be (0\.\d+) and (0\.\d+)", text).groups()
         check(list(even), [record["even_right"], record["even_name"]], "even weights")
+
+
+def test_numbers_of_names_in_the_demo():
+    """The demo's recipe with and without its order and its borders, and other models with both."""
+    results = load("evaluation/demo-names", "evaluation.json")
+    assert results["names"].keys() == DEMO_NAMES.keys()
+    for model, start in DEMO_NAMES.items():
+        check_names(results["names"][model], *start)
+    units = results["units"]["demo-both"]["units"]
+    for unit in sorted(units, key=lambda unit: unit["copies"])[-2:]:
+        shown = rf"unit {unit['unit']} of layer {unit['layer']} \((\S+) of the\s+weight, (\S+)\s+nats\)"
+        check(re.search(shown, section(LANGUAGE, "## Names")).groups(), [unit["right"], unit["copies"]], unit)
 
 
 def test_numbers_of_the_scale_of_logits():
@@ -533,9 +575,10 @@ def test_numbers_of_the_front_page():
     )
     check([shown], [better], "WikiText-2")
 
-    best = {result["model"]: result["accuracy"] for result in choose_best(load("regbench/small"))}
-    shown = re.findall(r"[\d.]+%", bullet("Learning in context"))
-    check(shown, [best[model] for model in ("mosaic", "gpt2", "llama", "3-gram")], "RegBench")
+    best = {result["model"]: result for result in choose_best(load("regbench/published"))}
+    shown = re.findall(r"[\d.]+%|0\.\d+", bullet("Learning in context"))
+    accuracies = [best[model]["accuracy"] for model in ("mosaic", "gpt2", "3-gram")]
+    check(shown, [*accuracies, best["mosaic"]["tvd"], best["3-gram"]["tvd"]], "RegBench")
 
     counts = []
     for name in ("grid", "paper"):
