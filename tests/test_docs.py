@@ -319,11 +319,10 @@ def test_numbers_of_regbench():
 
 # The first cells of lines in docs/language_modelling.md.
 DEMO_NAMES = {
-    "demo-neither": ("Memory Mosaic, 4 layers", "no", "no"),
-    "demo-order": ("Memory Mosaic, 4 layers", "yes", "no"),
-    "demo-apart": ("Memory Mosaic, 4 layers", "no", "yes"),
-    "demo-both": ("Memory Mosaic, 4 layers", "yes", "yes"),
-    "demo-llama": ("Llama, 4 layers", "yes", "yes"),
+    "demo-neither": ("no", "no"),
+    "demo-apart": ("no", "yes"),
+    "demo-order": ("yes", "no"),
+    "demo-both": ("yes", "yes"),
 }
 
 
@@ -366,15 +365,18 @@ def test_numbers_of_names():
 
 
 def test_numbers_of_names_in_the_demo():
-    """The demo's recipe with and without its order and its borders, and other models with both."""
-    results = load("evaluation/demo-names", "evaluation.json")
-    assert results["names"].keys() == DEMO_NAMES.keys()
+    """The demo's recipe with and without its order, and with and without its borders between stories."""
+    shuffled, ordered = (
+        load(f"evaluation/demo-names-{order}", "evaluation.json") for order in ("shuffled", "ordered")
+    )
+    names = shuffled["names"] | ordered["names"]
+    assert names.keys() == DEMO_NAMES.keys()
     for model, start in DEMO_NAMES.items():
-        check_names(results["names"][model], *start)
-    units = results["units"]["demo-both"]["units"]
+        check_names(names[model], *start)
+    units = ordered["units"]["demo-both"]["units"]
     for unit in sorted(units, key=lambda unit: unit["copies"])[-2:]:
         shown = rf"unit {unit['unit']} of layer {unit['layer']} \((\S+) of the\s+weight, (\S+)\s+nats\)"
-        check(re.search(shown, section(LANGUAGE, "## Names")).groups(), [unit["right"], unit["copies"]], unit)
+        check([*re.search(shown, section(LANGUAGE, "## Names")).groups()], [unit["right"], unit["copies"]], unit)
 
 
 def test_numbers_of_the_scale_of_logits():
