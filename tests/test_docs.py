@@ -375,8 +375,9 @@ def test_numbers_of_names_in_the_demo():
         check_names(names[model], *start)
     units = ordered["units"]["demo-both"]["units"]
     for unit in sorted(units, key=lambda unit: unit["copies"])[-2:]:
-        shown = rf"unit {unit['unit']} of layer {unit['layer']} \((\S+) of the\s+weight, (\S+)\s+nats\)"
-        check([*re.search(shown, section(LANGUAGE, "## Names")).groups()], [unit["right"], unit["copies"]], unit)
+        shown = rf"unit {unit['unit']} of layer {unit['layer']}\s+\((\S+) of the\s+weight, (\S+)\s+nats\)"
+        cells = re.search(shown, section(LANGUAGE, "## Names")).groups()
+        check(list(cells), [unit["right"], unit["copies"]], unit)
 
 
 def test_numbers_of_the_scale_of_logits():
