@@ -16,6 +16,8 @@ SIGNALS = """
 import os, signal, sys, time
 from mosaic_lab.core.errors import reported_as
 
+# Programs that a shell starts in the background inherit that it is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with reported_as("train", resume="--resume_from_checkpoint resumes"):
     reads, writes = os.pipe()
     worker = os.fork()
