@@ -1,0 +1,351 @@
+"""README and docs are true: the numbers of experiments are those of the results."""
+
+import re
+
+import numpy as np
+import pytest
+
+from docs_tables import ROOT, cells_of, check, load, row, rows, section
+from mosaic_lab.attention_maps.report import AVERAGES
+from mosaic_lab.attention_maps.report import group as group_maps
+from mosaic_lab.comparison.report import group_runs, losses_of
+from mosaic_lab.core.command import load_recipe
+from mosaic_lab.core.figures import name_of
+from mosaic_lab.core.work import load_gathered
+from mosaic_lab.in_context.report import format_accuracy
+from mosaic_lab.inspection.report import WORTH_LISTING, mosaics
+from mosaic_lab.regbench.report import choose_best
+from mosaic_lab.three_moons.report import summarise
+from mosaic_lab.training.contestants import choose_best as choose_best_runs
+from mosaic_lab.training.contestants import format_values
+
+LANGUAGE, SYNTHETIC = "docs/language_modelling.md", "docs/synthetic.md"
+# The results behind the pages.
+MAPS = "attention_maps/tinystories"
+EVALUATIONS = {1: "evaluation/tinystories-1", 2: "evaluation/tinystories-2", 4: "evaluation/tinystories-4"}
+IN_CONTEXT = {
+    "### Associative recall": "recall",
+    "### Facts in a long text": "facts",
+    "### Anonymous labels": "labels",
+}
+# By their names without the depth.
+LONG_CONTEXTS = {
+    "mosaic": "mosaic",
+    "mosaic-v2": "mosaic-v2",
+    "mosaic-v2-constant-bandwidth": "mosaic-v2, constant bandwidth",
+    "mosaic-v2-constant-gates": "mosaic-v2, constant gates",
+    "mosaic-v2-trained-pairs": "mosaic-v2, trained pairs",
+    "mosaic-v2-one-memory": "mosaic-v2, one memory",
+    "mosaic-v2-fixed": "mosaic-v2, fixed delay",
+    "llama": "Llama",
+    "gpt2": "GPT-2",
+}
+REGBENCH = {
+    "mosaic": "Memory Mosaic",
+    "gpt2": "GPT-2",
+    "llama": "Llama (RoPE)",
+    "mamba2": "Mamba-2",
+    "rwkv": "RWKV",
+    "1-gram": "counting single symbols in the context",
+    "2-gram": "counting 2-grams in the context",
+    "3-gram": "counting 3-grams in the context",
+}
+
+
+def bullet(title: str) -> str:
+    """The text of the item of the README that begins with `title`, on one line."""
+    found = re.findall(rf"^- \*\*{title}\.\*\*((?:.|\n  )+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(found) == 1, title
+    return " ".join(found[0].split())
+
+
+def last_stretch(depth: int) -> dict[str, dict]:
+    """By kind of model, the last losses on WikiText-2 minus GPT-2's."""
+    stretches = load(EVALUATIONS[depth], "evaluation.json")["texts"][1]["stretches"]
+    return {name.split(",")[0]: record for name, record in stretches[-1]["differences"].items()}
+
+
+@pytest.mark.parametrize(
+    ("heading", "name"),
+    [("## On the embedded stories", "comparison/small"), ("## On TinyStories", "comparison/tinystories")],
+)
+def test_numbers_of_the_comparison(heading, name):
+    results = load(name)
+    groups = group_runs(results)
+    means = {key: losses_of(runs, "validation").mean() for key, runs in groups.items()}
+    assert len([cells for cells in rows(LANGUAGE, heading) if cells[0].isdigit()]) == len(groups)
+    for (depth, model), runs in groups.items():
+        kind = runs[0]["model_type"]
+        parameters, seeds, mean, difference = row(LANGUAGE, heading, str(depth), name_of(kind))
+        check([parameters, mean], [runs[0]["num_parameters"], means[depth, model]], model)
+        assert row(LANGUAGE, heading, "layers")[2] == "seeds " + ", ".join(str(run["seed"]) for run in runs)
+        check(seeds.split(", "), list(losses_of(runs, "validation")), model)
+        if kind != "gpt2":
+            check([difference], [means[depth, model] - means[depth, f"gpt2-{depth}"]], model)
+    text = section(LANGUAGE, heading)
+    bigram = re.search(r"bigram\s+model\s+has\s+(\S+?)[:.]?\s", text)[1]
+    check([bigram], [results[0]["bigram_loss"]], "bigrams")
+    corpus = results[0]["corpus"]
+    if name == "comparison/small":
+        assert corpus["sha256"] in text
+    else:
+        assert row(LANGUAGE, heading, "train.jsonl")[0] == f"{corpus['num_train']:,}"
+        assert row(LANGUAGE, heading, "validation.jsonl")[0] == f"{corpus['num_validation']:,}"
+
+
+def test_the_sample_is_described_once():
+    """Sizes and checksums of its files are the same wherever they stand."""
+    for file in ("train.jsonl", "validation.jsonl"):
+        described = row("results/README.md", "## The sample of TinyStories", file)
+        assert row(LANGUAGE, "## On TinyStories", file) == described
+
+
+def test_numbers_of_other_text():
+    heading, shown = "## Text unlike the training data", 0
+    for depth, name in EVALUATIONS.items():
+        text = load(name, "evaluation.json")["texts"][1]
+        assert text["name"].startswith("wikitext2")
+        labels = [f"{stretch['first']} to {stretch['last']}" for stretch in text["stretches"]]
+        assert row(LANGUAGE, heading, "tokens behind") == labels
+        for architecture in text["differences"]:
+            kind = name_of(architecture.split(",")[0])
+            values = [stretch["differences"][architecture]["mean"] for stretch in text["stretches"]]
+            label = f"{kind}, {depth} layer{'' if depth == 1 else 's'}"
+            check(row(LANGUAGE, heading, label), values, architecture)
+            shown += 1
+    assert len([cells for cells in rows(LANGUAGE, heading) if "layer" in cells[0]]) == shown
+
+
+def test_numbers_of_attention():
+    heading, groups = "## Where attention goes", group_maps(load(MAPS))
+    table = rows(LANGUAGE, heading)[1:]
+    assert len(table) == len(groups)
+    for same in groups:
+        context, kind = f"{same[0]['context']:,}", name_of(same[0]["architecture"].split(",")[0])
+        (cells,) = [cells for cells in table if cells[0] == context and cells[1].startswith(kind)]
+        values = []
+        for metric in ("sink_share", "far_to_near", "unevenness"):
+            heads = [result["heads"][metric] for result in same]
+            values.append(AVERAGES[metric](np.array(heads, dtype=float)))
+        check(cells[2:], values, f"{kind} at {context}")
+
+
+def test_numbers_of_regbench():
+    heading, best = "## RegBench", {result["model"]: result for result in choose_best(load("regbench/small"))}
+    assert best.keys() == REGBENCH.keys() and len(rows(SYNTHETIC, heading)) == 1 + len(best)
+    for model, label in REGBENCH.items():
+        parameters, *scores = row(SYNTHETIC, heading, label)
+        check(scores, [best[model]["accuracy"], best[model]["tvd"]], model)
+        number = best[model]["num_parameters"]
+        assert parameters == ("-" if number is None else f"{number:,}")
+
+
+# The first cells of lines in docs/language_modelling.md.
+DEMO_NAMES = {
+    "demo-neither": ("no", "no"),
+    "demo-apart": ("no", "yes"),
+    "demo-order": ("yes", "no"),
+    "demo-both": ("yes", "yes"),
+}
+
+
+def test_numbers_of_regbench_as_published():
+    heading = "### With its own strings"
+    best = {result["model"]: result for result in choose_best(load("regbench/published"))}
+    for model, scores in best.items():
+        number, (parameters, *shown, _) = scores["num_parameters"], row(SYNTHETIC, heading, REGBENCH[model])
+        assert parameters == ("-" if number is None else f"{number:,}")
+        check(shown, [scores["accuracy"], scores["tvd"]], model)
+    lower = next(each for each in load("regbench/published") if each.get("learning_rate") == 1e-3)
+    text = " ".join(section(SYNTHETIC, heading).split())
+    assert f"with the lower rate are {lower['accuracy']:.3f} and {lower['tvd']:.3f}" in text
+
+
+def check_names(record: dict, *start: str) -> None:
+    """A line under "Names" shows the losses of a model, and which names in its stories belong."""
+    *losses, shares = row(LANGUAGE, "## Names", *start)
+    check(losses, [record["repeated"]["mean"], record["other"]["mean"]], start)
+    share = record["belonging"]
+    shown = re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", shares).groups()
+    check(list(shown), [share["mean"], share["low"], share["high"]], start)
+
+
+def test_numbers_of_names():
+    """Losses and shares of all models, and the strongest unit of each mosaic."""
+    heading, results = "## Names", load("evaluation/names", "evaluation.json")
+    for model, architecture in results["architectures"].items():
+        kind, depth, _ = architecture.split(", ", 2)
+        check_names(results["names"][model], f"{name_of(kind)}, {depth}")
+    for model, record in results["units"].items():
+        depth = results["architectures"][model].split(", ")[1].split()[0]
+        last = [unit for unit in record["units"] if unit["layer"] == int(depth) - 1]
+        best = max(last, key=lambda unit: unit["copies"])
+        values = [best[name] for name in ("right", "name", "peek", "copies")]
+        check(row(LANGUAGE, heading, depth, f"{best['layer']}, {best['unit']}"), values, model)
+        text = section(LANGUAGE, heading)
+        even = re.search(r"be (0\.\d+) and (0\.\d+)", text).groups()
+        check(list(even), [record["even_right"], record["even_name"]], "even weights")
+
+
+def test_numbers_of_names_in_the_demo():
+    """The demo's recipe with and without its order, and with and without its borders between stories."""
+    shuffled, ordered = (
+        load(f"evaluation/demo-names-{order}", "evaluation.json") for order in ("shuffled", "ordered")
+    )
+    names = shuffled["names"] | ordered["names"]
+    assert names.keys() == DEMO_NAMES.keys()
+    for model, start in DEMO_NAMES.items():
+        check_names(names[model], *start)
+    units = ordered["units"]["demo-both"]["units"]
+    for unit in sorted(units, key=lambda unit: unit["copies"])[-2:]:
+        shown = rf"unit {unit['unit']} of layer {unit['layer']}\s+\((\S+) of the\s+weight, (\S+)\s+nats\)"
+        cells = re.search(shown, section(LANGUAGE, "## Names")).groups()
+        check(list(cells), [unit["right"], unit["copies"]], unit)
+
+
+def test_numbers_of_the_scale_of_logits():
+    shown = {
+        "logit_scale 1": ("logit_scale", "one"),
+        "1 / sqrt(64)": ("logit_scale", "original"),
+        "1 / sqrt(64), four times the rate": ("logit_scale-fast", "original"),
+    }
+    heading = "## The scale of the logits"
+    steps = [int(cell.replace(",", "")) for cell in row(LANGUAGE, heading, "steps")]
+    for label, (name, model) in shown.items():
+        with np.load(ROOT / "results" / "comparison" / name / "figures.npz") as arrays:
+            losses = dict(
+                zip(*(arrays[f"{model}-seed0/validation_{axis}"] for axis in ("step", "loss")), strict=True)
+            )
+        cells = [cell for cell in row(LANGUAGE, heading, label) if cell]
+        check(cells, [losses[step] for step in steps if step in losses], label)
+
+
+def test_numbers_of_the_speedrun():
+    """The record is that of the recipes as they stand."""
+    results, heading = load("speedrun"), "## The record"
+    assert len(rows("docs/speedrun.md", heading)) == 1 + len(results)
+    for result in results:
+        assert result["options"] == load_recipe(ROOT / "configuration" / "train" / f"{result['recipe']}.yaml")
+        parameters, tokens, operations, *measured = row("docs/speedrun.md", heading, result["recipe"])[1:]
+        check([parameters, tokens], [result["num_parameters"], result["tokens"]], result["recipe"])
+        assert operations == f"{6 * result['num_parameters'] * result['tokens']:.2e}".replace("+", "")
+        share = result["seconds"] / results[0]["seconds"]
+        check(measured, [result["seconds"], share, result["bits_per_byte"]], result["recipe"])
+
+
+@pytest.mark.parametrize(("heading", "task"), IN_CONTEXT.items())
+def test_numbers_of_tasks_in_context(heading, task):
+    """The table of docs/v2.md has all contestants, and columns of the one that the runs left."""
+    best = choose_best_runs(load(f"in_context/{task}"), key=lambda result: result["model"])
+    columns, shown = (
+        [list(column) for column in zip(*table, strict=True)]
+        for table in (cells_of(format_accuracy(best)), rows("docs/v2.md", heading))
+    )
+    assert shown[0][1:] == columns[0][1:] and all(column in columns[1:] for column in shown[1:])
+
+
+def test_numbers_of_regbench_for_v2():
+    best = choose_best_runs(load("regbench/v2"), key=lambda result: result["model"])
+    shown = {name: scores for name, *scores in rows("docs/v2.md", "### RegBench")[1:]}
+    assert shown == {
+        name: [format_values([run[score] for run in runs]) for score in ("accuracy", "tvd")]
+        for name, runs in best.items()
+    }
+
+
+def test_numbers_of_long_contexts():
+    """The table of docs/v2.md has all models of the comparison, and the last stretches of long rows."""
+    page, heading = "docs/v2.md", "## Stories, and contexts beyond those of training"
+    groups = group_runs(load("comparison/v2"))
+    shown = rows(page, heading)[0][3:]
+    long: dict[str, list[float]] = {}
+    for evaluation in ("evaluation/contexts", "evaluation/ablations"):
+        stretches = load(evaluation, "evaluation.json")["texts"][0]["stretches"]
+        stretches = [each["models"] for each in stretches if f"{each['first']} to {each['last']}" in shown]
+        long |= {name: [each[name]["mean"] for each in stretches] for name in stretches[0]}
+    assert len(rows(page, heading)) == 1 + len(groups)
+    for (depth, model), runs in groups.items():
+        validation, *cells = row(page, heading, str(depth), LONG_CONTEXTS[model.replace(f"-{depth}", "")])
+        assert validation == format_values(list(losses_of(runs, "validation"))), model
+        found = [long[run["name"]] for run in runs if run["name"] in long]
+        check([cell for cell in cells if cell], sum(found, []), model)
+
+
+def test_numbers_of_three_moons():
+    heading = "## Three moons"
+    summary = {name: summarise(load(f"three_moons/{name}")) for name in ("grid", "free", "paper")}
+    for group in summary["grid"]["groups"]:
+        errors = group["errors"]["validation"]
+        label = "one memory" if group["num_memories"] == 1 else "three memories"
+        values = [errors[place] for place in ("before_max", "midway", "after_lcm")]
+        check(row(SYNTHETIC, heading, label), values, label)
+        check(row(SYNTHETIC, heading, "repeating the last observation"), 3 * [errors["repeated"]], label)
+    recipes = {
+        "three_moons/grid": ("grid", "adam"),
+        "the same with freely drawn periods": ("free", "adam"),
+        "three_moons/paper": ("paper", "adam"),
+        "the same without bias correction": ("paper", "uncorrected_adam"),
+    }
+    for start, (name, optimizer) in recipes.items():
+        (cells,) = [cells for cells in rows(SYNTHETIC, heading) if cells[0].startswith(start)]
+        (group,) = [
+            group
+            for group in summary[name]["groups"]
+            if (group["num_memories"], group["optimizer"]) == (3, optimizer)
+        ]
+        assert cells[1] == f"{group['disentangled']} of {group['runs']}", start
+        check(cells[2:], [min(group["purities"])], start)
+    text = (ROOT / SYNTHETIC).read_text()
+    for name, pattern in {
+        "grid": r"least common multiple, to (\S+) of what .* midway is (\S+) of the other's",
+        "free": r"error then falls to (\S+) after .* of three memories is (\S+) of it midway",
+    }.items():
+        shown = re.search(pattern, " ".join(text.split())).groups()
+        ratios = summary[name]["ratios"]
+        check(list(shown), [ratios["one_after_to_before_lcm"], ratios["three_to_one_midway"]], name)
+
+
+def test_numbers_of_the_front_page():
+    better = -last_stretch(1)["mosaic"]["mean"]
+    (shown,) = re.findall(
+        r"a mosaic's loss is (\S+) nats per token below", bullet("Text unlike the training data")
+    )
+    check([shown], [better], "WikiText-2")
+
+    best = {result["model"]: result for result in choose_best(load("regbench/published"))}
+    shown = re.findall(r"[\d.]+%|0\.\d+", bullet("Learning in context"))
+    accuracies = [best[model]["accuracy"] for model in ("mosaic", "gpt2", "3-gram")]
+    check(shown, [*accuracies, best["mosaic"]["tvd"], best["3-gram"]["tvd"]], "RegBench")
+
+    counts = []
+    for name in ("grid", "paper"):
+        groups = summarise(load(f"three_moons/{name}"))["groups"]
+        group = next(group for group in groups if (group["num_memories"], group["optimizer"]) == (3, "adam"))
+        counts.append(f"{group['disentangled']} of {group['runs']}")
+    assert re.findall(r"\d+ of \d+", bullet("Predictive disentanglement")) == counts
+
+
+def test_numbers_of_predictions():
+    """The units on the page are those of the results, and so are some numbers of the text."""
+    page, folder = "docs/predictions.md", ROOT / "results" / "inspection" / "small"
+    runs = load_gathered(folder)
+    names = {
+        "stories": ("ablation_cost", "peek_share", "next_token_auc", "error"),
+        "other": ("ablation_cost",),
+    }
+    shown = 0
+    for result, arrays in mosaics(runs, is_trained=True):
+        found = {(text, name): arrays[f"{text}.{name}"] for text in names for name in names[text]}
+        worth = np.maximum(found["stories", "ablation_cost"], found["other", "ablation_cost"])
+        for layer, unit in np.argwhere(worth >= WORTH_LISTING):
+            cells = row(page, "## Units", result["name"], f"{layer}.{unit}")
+            order = [("stories", "ablation_cost"), ("other", "ablation_cost")]
+            order += [("stories", name) for name in names["stories"][1:]]
+            check(cells, [found[key][layer, unit] for key in order], f"{result['name']} {layer}.{unit}")
+            shown += 1
+    assert shown == len(rows(page, "## Units")) - 1
+    gains = [run["copying"]["first"] - run["copying"]["second"] for run, _ in mosaics(runs, is_trained=True)]
+    text = " ".join((ROOT / page).read_text().split())
+    (said,) = re.findall(r"said twice cost the mosaics (.+?) nats per token less", text)
+    said = said.replace(" and", ",").split(", ")
+    check(said, gains, "copying")
