@@ -95,7 +95,7 @@ def tell_stories(num_stories: int, seed: int = 0, num_plots: int | None = None) 
         num_plots (`int`, *optional*): with the first so many plots only; with all if `None`.
 
     Returns:
-        `Iterator[str]`: story i depends on `(seed, i)` only; one told before is drawn again.
+        `Iterator[str]`: story i depends on `(seed, num_plots, i)` only; one told before is drawn again.
 
     Raises:
         ValueError: if `num_stories` is negative.

@@ -53,7 +53,8 @@ def load_stories(arguments: DataArguments) -> tuple[Dataset, Dataset | None]:
     validation = None
     if arguments.validation_fraction > 0:
         num_held_out = count_held_out(len(train), arguments.validation_fraction)
-        train, validation = train.train_test_split(num_held_out, seed=arguments.corpus_seed).values()
+        held_out = train.train_test_split(num_held_out, seed=arguments.corpus_seed)
+        train, validation = held_out["train"], held_out["test"]
     if arguments.single_plot_stories:
         opening = _load_embedded(arguments.corpus_seed, arguments.single_plot_stories, num_plots=1)
         train = concatenate_datasets([opening, train])

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -168,3 +169,28 @@ def _from_config(name: str, config: PreTrainedConfig, attn_implementation: str |
         return AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation)
     except (ValueError, ImportError) as error:
         raise InputError(f"model {name}: {first_line(error)}") from error
+
+
+@torch.no_grad()
+def check_document_masking(model: PreTrainedModel) -> None:
+    """Makes sure that a model keeps the documents of a row apart where `position_ids` tell that they begin.
+
+    Some have no positions, others take them for positions only; all of these read a row as one text.
+
+    Raises:
+        InputError: if what comes before a document changes what the model says of it.
+    """
+    if "flash" in (model.config._attn_implementation or ""):
+        # It takes borders from positions in every model, and does not run where the model is now, on a CPU.
+        return
+    ids_BT, positions_1T = torch.tensor([[1, 3, 1, 2], [2, 3, 1, 2]]), torch.tensor([[0, 0, 1, 2]])
+    is_training = model.training
+    logits_BTV = model.eval()(
+        input_ids=ids_BT, position_ids=positions_1T.expand(2, -1), use_cache=False
+    ).logits
+    model.train(is_training)
+    first_TV, second_TV = logits_BTV[:, 1:]
+    if not torch.allclose(first_TV, second_TV, atol=1e-4):
+        raise InputError(
+            f"document_masking: a model of type {model.config.model_type} reads a row as one text"
+        )

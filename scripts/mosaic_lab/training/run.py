@@ -16,7 +16,7 @@ from mosaic_lab.core.errors import InputError
 from mosaic_lab.core.files import occupying
 from mosaic_lab.core.hub_access import naming_hub_errors
 from mosaic_lab.training.corpus import load_stories, stream_stories
-from mosaic_lab.training.model import build_model, is_trained, list_presets
+from mosaic_lab.training.model import build_model, check_document_masking, is_trained, list_presets
 from mosaic_lab.training.ngram import ngram_loss
 from mosaic_lab.training.options import (
     DataArguments,
@@ -67,6 +67,8 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
         )
     set_seed(training.seed)
     network = build_model(model.model, tokenizer, data.block_size, model.attn_implementation)
+    if data.document_masking:
+        check_document_masking(network)
     if validation_rows is None and training.eval_strategy != "no":
         raise InputError(
             f"eval_strategy {training.eval_strategy}: there are no validation stories; set it to no"

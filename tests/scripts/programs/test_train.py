@@ -14,6 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mosaic_lab.programs import train
 from mosaic_lab.training import corpus
+from mosaic_lab.training.options import DataArguments
+from mosaic_lab.training.rows import collate_rows, pack_rows
 from process_group import run_group
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
@@ -85,6 +87,36 @@ def test_new_tokenizer_for_a_trained_model_is_refused(trained, recipe, tmp_path,
     error = read_error(train.main, recipe, "--output_dir", tmp_path / "out", "--model", trained)
     assert f"train_tokenizer 320: for new models only; {trained} is neither" in error
     assert not list(tmp_path.iterdir())
+
+
+def test_stories_are_apart_in_validation(recipe, tmp_path):
+    """The loss of a model that learns nothing is that of the held-out rows, each story by itself."""
+    config = json.loads(recipe.with_name("model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(config | {"logit_scale": 1}))
+    options = ["--document_masking", "true", "--max_steps", "1", "--learning_rate", "0"]
+    options += ["--model", str(tmp_path / "model.json"), "--output_dir", str(tmp_path / "out")]
+    train.main([str(recipe), *options])
+    curve = json.loads((tmp_path / "out" / "loss_curve.json").read_text())
+    kinds = (AutoModelForCausalLM, AutoTokenizer)
+    model, tokenizer = (kind.from_pretrained(tmp_path / "out") for kind in kinds)
+    _, held_out = corpus.load_stories(DataArguments(num_stories=100, validation_fraction=0.1))
+    rows = list(pack_rows(held_out, tokenizer, 64))
+    apart, together = (
+        model.eval()(**collate_rows(rows, end), use_cache=False).loss.item()
+        for end in (tokenizer.eos_token_id, None)
+    )
+    assert curve["validation"]["loss"][-1] == pytest.approx(apart, rel=1e-5)
+    assert apart != pytest.approx(together, rel=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["bloom", "rwkv"])
+def test_models_that_read_a_row_as_one_text_are_refused(recipe, tmp_path, read_error, model_type):
+    config = tmp_path / "model.json"
+    config.write_text(json.dumps({"model_type": model_type, "hidden_size": 32, "num_hidden_layers": 2}))
+    options = ["--model", config, "--output_dir", tmp_path / "out", "--document_masking", "true"]
+    error = read_error(train.main, recipe, *options)
+    assert f"document_masking: a model of type {model_type} reads a row as one text" in error
+    assert list(tmp_path.iterdir()) == [config]
 
 
 @pytest.mark.parametrize(

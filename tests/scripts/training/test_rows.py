@@ -6,6 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import modeling_mosaic  # noqa: F401  (teaches the Auto classes the mosaic)
 from mosaic_lab.core.errors import InputError
+from mosaic_lab.training.model import check_document_masking
 from mosaic_lab.training.rows import collate_rows, pack_rows
 from mosaic_lab.training.tokenizer import load_gpt2_tokenizer, load_tokenizer
 
@@ -62,6 +63,7 @@ def test_stories_of_a_row_are_apart(model_type):
     torch.manual_seed(0)
     config = AutoConfig.for_model(model_type, **sizes, **more, bos_token_id=0, eos_token_id=0)
     model = AutoModelForCausalLM.from_config(config).eval()
+    check_document_masking(model)
     stories = [[5, 3, 8, 2, 0], [7, 5, 3, 0], [8, 1, 5, 3, 9, 4]]
     batch = collate_rows([{"input_ids": np.array(sum(stories, []), np.int32)}], end=0)
     alone = [model(torch.tensor([story])).logits for story in stories]
