@@ -2,9 +2,11 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+import transformers.modeling_flash_attention_utils as flash_utils
 from torch._dynamo.exc import TorchDynamoException
 
 from modeling_mosaic import MosaicConfig, MosaicForCausalLM, MosaicV2Config, MosaicV2ForCausalLM
+from plain_flash_attention import flash_attention, flash_attention_varlen
 
 SMALL = dict(
     vocab_size=61,
@@ -70,6 +72,45 @@ def make_v2(make_v2_config):
 
     def make(seed=0, model_class=MosaicV2ForCausalLM, implementation="sdpa", **fields):
         return build(model_class, make_v2_config(**fields), seed, implementation, 3)
+
+    return make
+
+
+@pytest.fixture(params=["mosaic", "mosaic_v2"])
+def make_either(request, make_model, make_v2):
+    """Builds small models of the first kind, and of the second."""
+    return {"mosaic": make_model, "mosaic_v2": make_v2}[request.param]
+
+
+@pytest.fixture
+def fake_flash(monkeypatch):
+    """transformers' own flash attention path, with the kernels replaced by plain code for CPUs."""
+    functions = dict(_flash_fn=flash_attention, _flash_varlen_fn=flash_attention_varlen)
+    functions |= dict(_pad_fn=flash_utils._pad_input, _unpad_fn=flash_utils._unpad_input)
+    functions |= dict(_flash_with_kvcache_fn=None, _process_with_kvcache_kwargs_fn=dict)
+    functions["_process_flash_kwargs_fn"] = flash_utils._lazy_define_process_function(flash_attention_varlen)
+    functions["_loaded_implementation"] = "flash_attention_2"
+    for name, function in functions.items():
+        monkeypatch.setattr(flash_utils, name, function, raising=False)
+
+
+@pytest.fixture(
+    params=[
+        ("mosaic", "eager"),
+        ("mosaic", "sdpa"),
+        ("mosaic", "flash_attention_2"),
+        ("mosaic_v2", "eager"),
+        ("mosaic_v2", "sdpa"),
+    ]
+)
+def any_model(request, make_model, make_v2, fake_flash):
+    """Builds small models of either kind, with any implementation of attention that it has."""
+    kind, implementation = request.param
+
+    def make(**fields):
+        model = {"mosaic": make_model, "mosaic_v2": make_v2}[kind](**fields)
+        model.config._attn_implementation = implementation
+        return model
 
     return make
 
