@@ -77,9 +77,15 @@ def make_v2(make_v2_config):
 
 
 @pytest.fixture(params=["mosaic", "mosaic_v2"])
-def make_either(request, make_model, make_v2):
-    """Builds small models of the first kind, and of the second."""
-    return {"mosaic": make_model, "mosaic_v2": make_v2}[request.param]
+def kind(request):
+    """The first model, and then the second, as what asks for `make_either` runs with both."""
+    return request.param
+
+
+@pytest.fixture
+def make_either(kind, make_model, make_v2):
+    """Builds small models of that kind."""
+    return {"mosaic": make_model, "mosaic_v2": make_v2}[kind]
 
 
 @pytest.fixture

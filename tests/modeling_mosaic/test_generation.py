@@ -41,13 +41,13 @@ def prompt(random_tokens):
 def either_with(ways):
     """Both models with each of the ways; what torch compiles for the second one takes long."""
     return pytest.mark.parametrize(
-        "make_either, way",
+        "kind, way",
         [
             pytest.param(kind, way, marks=[pytest.mark.slow] * (kind == "mosaic_v2" and "compiled" in way))
             for kind in ("mosaic", "mosaic_v2")
             for way in ways
         ],
-        indirect=["make_either"],
+        indirect=["kind"],
     )
 
 
