@@ -89,10 +89,10 @@ def in_clean_process(folder, auto_class, tmp_path):
     "model_class, auto_class",
     [
         (MosaicForCausalLM, "AutoModelForCausalLM"),
-        (MosaicModel, "AutoModel"),
         (MosaicForSequenceClassification, "AutoModelForSequenceClassification"),
-        (MosaicForTokenClassification, "AutoModelForTokenClassification"),
         (MosaicV2ForCausalLM, "AutoModelForCausalLM"),
+        pytest.param(MosaicModel, "AutoModel", marks=pytest.mark.slow),
+        pytest.param(MosaicForTokenClassification, "AutoModelForTokenClassification", marks=pytest.mark.slow),
         pytest.param(MosaicV2Model, "AutoModel", marks=pytest.mark.slow),
         pytest.param(
             MosaicV2ForSequenceClassification, "AutoModelForSequenceClassification", marks=pytest.mark.slow

@@ -58,10 +58,8 @@ def check_resumed(run, folder, straight, size=1):
 @pytest.mark.parametrize(
     ("share", "halfway", "found"),
     [
-        (0.0, False, None),
         (0.2, True, None),
         (0.3, True, "checkpoint-2"),
-        (0.5, False, "checkpoint-4"),
         (0.7, True, "checkpoint-4"),
         (0.97, False, "checkpoint-6"),
     ],
