@@ -38,9 +38,9 @@ def test_padded_rows_equal_rows_alone(any_model, random_tokens, side, use_cache)
 
 @pytest.mark.parametrize("side", ["left", "right", "between"])
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_padding_in_every_chunk_of_a_cached_sequence(make_model, random_tokens, side, implementation):
+def test_padding_in_every_chunk_of_a_cached_sequence(make_either, random_tokens, side, implementation):
     """Each chunk of a batch brings its own padding, as turns of a conversation do."""
-    model = make_model(implementation=implementation).double()
+    model = make_either(implementation=implementation).double()
     generator = torch.Generator().manual_seed(2)
     sequences = random_tokens(3, 60)
     taken, cache, all_masks, logits = [0, 0, 0], None, torch.zeros(3, 0, dtype=torch.long), [[], [], []]
