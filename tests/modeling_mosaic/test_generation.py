@@ -84,8 +84,9 @@ def test_prefill_in_chunks(model, prompt, chunk, cache):
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 7])
-def test_prefill_of_a_padded_batch_in_chunks(model, batch, chunk):
-    outputs = model.generate(**batch, **GREEDY, prefill_chunk_size=chunk)
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_prefill_of_a_padded_batch_in_chunks(model, batch, chunk, cache):
+    outputs = model.generate(**batch, **GREEDY, prefill_chunk_size=chunk, cache_implementation=cache)
     for index, mask in enumerate(batch["attention_mask"]):
         assert_plain(outputs, model, batch["input_ids"][index : index + 1, mask == 1], index)
 
