@@ -93,6 +93,17 @@ def test_numbers_of_the_comparison(heading, name):
         assert row(LANGUAGE, heading, "validation.jsonl")[0] == f"{corpus['num_validation']:,}"
 
 
+def test_numbers_of_longer_training_on_tinystories():
+    heading, short = "### For four times as long", load("comparison/tinystories")
+    for result, arrays in load_gathered(ROOT / "results" / "comparison" / "tinystories-long"):
+        losses, tokens = arrays["validation_loss"], arrays["validation_step"] * arrays["tokens_per_step"]
+        (before,) = (run["validation_loss"] for run in short if run["name"] == result["name"])
+        *cells, lowest = row(LANGUAGE, heading, name_of(result["model_type"]))
+        check(cells, [before, losses[-1]], result["name"])
+        lowest, place = re.fullmatch(r"(\S+) after (\S+) million", lowest).groups()
+        check([lowest, place], [losses.min(), tokens[losses.argmin()] / 1e6], result["name"])
+
+
 def test_the_sample_is_described_once():
     """Sizes and checksums of its files are the same wherever they stand."""
     for file in ("train.jsonl", "validation.jsonl"):
@@ -196,6 +207,10 @@ def test_numbers_of_names_in_the_demo():
     assert names.keys() == DEMO_NAMES.keys()
     for model, start in DEMO_NAMES.items():
         check_names(names[model], *start)
+    (again,) = load("evaluation/demo-names-seed1", "evaluation.json")["names"].values()
+    shown = r"repeated names cost (\S+) nats, other tokens (\S+), and (\S+) of the names told belong"
+    cells = re.search(shown, " ".join(section(LANGUAGE, "## Names").split())).groups()
+    check(list(cells), [again[key]["mean"] for key in ("repeated", "other", "belonging")], "seed 1")
     units = ordered["units"]["demo-both"]["units"]
     for unit in sorted(units, key=lambda unit: unit["copies"])[-2:]:
         shown = rf"unit {unit['unit']} of layer {unit['layer']}\s+\((\S+) of the\s+weight, (\S+)\s+nats\)"
