@@ -102,6 +102,7 @@ def test_done_runs_are_kept_and_others_refused(finished, small_set, read_error, 
     assert "mosaic-seed0 was begun with other options" in error and "learning_rate" in error
 
 
+@pytest.mark.slow
 def test_launcher(finished, small_set, recipe, tmp_path):
     """Started by accelerate, a run gives the same."""
     launcher = f"{sys.executable} -m accelerate.commands.launch --cpu --num_processes 1"

@@ -234,30 +234,46 @@ def exact_model(recipe):
     return path
 
 
-def test_resumed_and_shared_streams(short_recipe, exact_model, tmp_path):
-    """A run that is resumed in the second round of its data, and two processes, see the same rows."""
-    data = tmp_path / "data.jsonl"
+@pytest.fixture
+def train_on_stream(short_recipe, exact_model, tmp_path):
+    """Trains on a stream of twenty lines, in one process or two; returns what they print."""
+    data, log = tmp_path / "data.jsonl", tmp_path / "log"
     write_lines(data, range(20))
-    options = ["--streaming", "--dataset", data, "--model", exact_model, "--logging_steps", 1]
-    options += ["--save_total_limit", 3, "--eval_strategy", "no"]
-    log, alone = tmp_path / "log", tmp_path / "alone"
-    assert run_group([short_recipe, "--output_dir", alone, *options], log) == [0], log.read_text()
-    assert "a stream of rows of 64 tokens" in log.read_text()
+    argv = [short_recipe, "--streaming", "--dataset", data, "--model", exact_model, "--logging_steps", 1]
+    argv += ["--save_total_limit", 3, "--eval_strategy", "no"]
+
+    def run(size, folder, *options):
+        codes = run_group([*argv, "--output_dir", tmp_path / folder, *options], log, size)
+        assert codes == [0] * size, log.read_text()
+        return log.read_text()
+
+    return run
+
+
+def weights_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def test_resumed_and_shared_streams(train_on_stream, tmp_path):
+    """A run that is resumed in the second round of its data, and two processes, see the same rows."""
+    assert "a stream of rows of 64 tokens" in train_on_stream(1, "alone")
     (tmp_path / "resumed").mkdir()
-    (alone / "checkpoint-4").rename(tmp_path / "resumed" / "checkpoint-4")
-    resume = ["--output_dir", tmp_path / "resumed", "--resume_from_checkpoint"]
-    assert run_group([short_recipe, *options, *resume], log) == [0], log.read_text()
-    expected, weights = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "resumed"))
+    (tmp_path / "alone" / "checkpoint-4").rename(tmp_path / "resumed" / "checkpoint-4")
+    train_on_stream(1, "resumed", "--resume_from_checkpoint")
+    expected, weights = weights_of(tmp_path / "alone"), weights_of(tmp_path / "resumed")
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    halves = ["--output_dir", tmp_path / "two", "--per_device_train_batch_size", 2]
-    assert run_group([short_recipe, *options, *halves], log, 2) == [0, 0], log.read_text()
+    train_on_stream(2, "two", "--per_device_train_batch_size", 2)
     curves = [json.loads((tmp_path / name / "loss_curve.json").read_text()) for name in ("alone", "two")]
     assert curves[1]["train"]["loss"] == pytest.approx(curves[0]["train"]["loss"], rel=1e-5)
-    expected = load_file(tmp_path / "two" / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_two_processes_resume_their_streams(train_on_stream, tmp_path):
+    train_on_stream(2, "two")
+    expected = weights_of(tmp_path / "two")
     shutil.rmtree(tmp_path / "two" / "checkpoint-6")
-    resume = [*halves, "--resume_from_checkpoint"]
-    assert run_group([short_recipe, *options, *resume], log, 2) == [0, 0], log.read_text()
-    weights = load_file(tmp_path / "two" / "model.safetensors")
+    train_on_stream(2, "two", "--resume_from_checkpoint")
+    weights = weights_of(tmp_path / "two")
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
