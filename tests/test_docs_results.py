@@ -161,6 +161,7 @@ DEMO_NAMES = {
 OTHER_NAMES = {
     "demo-both-seed1": ("Memory Mosaic, another seed", "--seed 1"),
     "demo-llama": ("Llama, 4 layers", "--model comparison/small/llama-4"),
+    "demo-gpt2": ("GPT-2, 4 layers", "--model comparison/small/gpt2-4"),
 }
 
 
