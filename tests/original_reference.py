@@ -263,3 +263,30 @@ def random_checkpoint(
     config = {"vocab_size": vocab, "n_head": heads, "n_embd": width, "n_layer": layers, "bias": bias}
     config |= {"block_size": block_size, "pmem_size": slots, "pmem_count": banks}
     return dict(tensors), config if nano else config | {"weight_tying": tied}
+
+
+def checkpoint_file(path, kind="nano", **wrapping):
+    """Saves a random checkpoint as the original training script does, and returns it with its arguments."""
+    state_dict, config = random_checkpoint(kind)
+    content = {"model": state_dict, "optimizer": None, "model_args": config, "iter_num": 7} | wrapping
+    torch.save(content, path)
+    return state_dict, config
+
+
+def random_ids(vocab, time, batch=2):
+    """Token ids of shape `(batch, time)`."""
+    return torch.randint(vocab, (batch, time), generator=torch.Generator().manual_seed(time))
+
+
+@torch.no_grad()
+def largest_difference(model, state_dict, config, time):
+    """Between the logits of the model and of the oracle, both in float64, as a part of the largest logit."""
+    ids = random_ids(config["vocab_size"], time)
+    expected = reference_logits(state_dict, config, ids)
+    return ((model.double()(ids).logits - expected).abs().max() / expected.abs().max()).item()
+
+
+def cut(path, part):
+    """Leaves the first part of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])

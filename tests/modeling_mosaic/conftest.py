@@ -83,9 +83,15 @@ def kind(request):
 
 
 @pytest.fixture
-def make_either(kind, make_model, make_v2):
+def makers(make_model, make_v2):
+    """What builds small models, by kind."""
+    return {"mosaic": make_model, "mosaic_v2": make_v2}
+
+
+@pytest.fixture
+def make_either(kind, makers):
     """Builds small models of that kind."""
-    return {"mosaic": make_model, "mosaic_v2": make_v2}[kind]
+    return makers[kind]
 
 
 @pytest.fixture
@@ -109,12 +115,12 @@ def fake_flash(monkeypatch):
         ("mosaic_v2", "sdpa"),
     ]
 )
-def any_model(request, make_model, make_v2, fake_flash):
+def any_model(request, makers, fake_flash):
     """Builds small models of either kind, with any implementation of attention that it has."""
     kind, implementation = request.param
 
     def make(**fields):
-        model = {"mosaic": make_model, "mosaic_v2": make_v2}[kind](**fields)
+        model = makers[kind](**fields)
         model.config._attn_implementation = implementation
         return model
 

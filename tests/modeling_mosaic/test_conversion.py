@@ -1,22 +1,16 @@
 import json
 import math
-import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import modeling_mosaic.conversion as conversion
 from modeling_mosaic import MosaicForCausalLM
 from modeling_mosaic.conversion import convert_state_dict, load_original_checkpoint, save_converted
-from modeling_mosaic.original_checkpoint import read_original_checkpoint
-from mosaic_lab.programs import convert_checkpoint
-from original_reference import KINDS, random_checkpoint, reference_logits
+from original_reference import KINDS, largest_difference, random_checkpoint, random_ids, reference_logits
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT.parent / "shared" / "fixtures" / "original_checkpoints"
@@ -50,18 +44,6 @@ def as_model(state_dict, config=None):
     model = MosaicForCausalLM(mosaic_config)
     model.load_state_dict(tensors)
     return model.eval()
-
-
-def random_ids(vocab, time, batch=2):
-    return torch.randint(vocab, (batch, time), generator=torch.Generator().manual_seed(time))
-
-
-@torch.no_grad()
-def largest_difference(model, state_dict, config, time):
-    """Between the logits of the model and of the oracle, both in float64, as a part of the largest logit."""
-    ids = random_ids(config["vocab_size"], time)
-    expected = reference_logits(state_dict, config, ids)
-    return ((model.double()(ids).logits - expected).abs().max() / expected.abs().max()).item()
 
 
 class TestFixtures:
@@ -483,103 +465,7 @@ def test_foreign_tensors(keys, message):
         convert_state_dict({key: torch.ones(2) for key in keys})
 
 
-class Malicious:
-    def __reduce__(self):
-        return print, ("this must not be printed",)
-
-
-def checkpoint_file(path, kind="nano", **wrapping):
-    state_dict, config = random_checkpoint(kind)
-    content = {"model": state_dict, "optimizer": None, "model_args": config, "iter_num": 7} | wrapping
-    torch.save(content, path)
-    return state_dict, config
-
-
-def cut(path, part):
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * part)])
-
-
-class TestFiles:
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_bare_state_dict(self, kind, tmp_path):
-        state_dict, config = random_checkpoint(kind)
-        torch.save(state_dict, tmp_path / "a.pt")
-        assert read_original_checkpoint(tmp_path / "a.pt")[1] == {}
-        model = load_original_checkpoint(tmp_path / "a.pt", config)
-        assert largest_difference(model, state_dict, config, 9) < 1e-6
-
-    def test_old_format(self, tmp_path):
-        state_dict, config = random_checkpoint("regular")
-        torch.save(state_dict, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
-        assert largest_difference(load_original_checkpoint(tmp_path / "a.pt"), state_dict, config, 9) < 1e-6
-
-    def test_arguments_of_the_training_script(self, tmp_path):
-        _, config = checkpoint_file(tmp_path / "a.pt")
-        assert read_original_checkpoint(tmp_path / "a.pt")[1] == config
-        torch.save({"model": random_checkpoint("nano")[0], "config": {"dropout": 0.2}}, tmp_path / "b.pt")
-        assert load_original_checkpoint(tmp_path / "b.pt").config.hidden_dropout == 0.2
-
-    def test_given_configuration_completes_that_of_the_file(self, tmp_path):
-        checkpoint_file(tmp_path / "a.pt", "regular", model_args={"ic_dropout": 0.1, "block_size": None})
-        config = load_original_checkpoint(tmp_path / "a.pt", {"block_size": 33, "ic_dropout": 0.1}).config
-        assert (config.max_position_embeddings, config.attention_dropout) == (33, 0.1)
-        with pytest.raises(ValueError, match="ic_dropout is 0.2 in the configuration, but 0.1 in"):
-            load_original_checkpoint(tmp_path / "a.pt", {"ic_dropout": 0.2})
-
-    @pytest.mark.parametrize("part", [0, 0.001, 0.5, 0.99])
-    @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-    def test_truncated(self, tmp_path, suffix, part):
-        path = tmp_path / f"a.{suffix}"
-        if suffix == "pt":
-            checkpoint_file(path)
-        else:
-            save_file({key: tensor.clone() for key, tensor in random_checkpoint("eft")[0].items()}, path)
-        cut(path, part)
-        with pytest.raises(ValueError, match=f"a.{suffix} is truncated or no"):
-            load_original_checkpoint(path)
-
-    def test_flipped_bits(self, tmp_path):
-        """In a weight, where torch.load does not notice them."""
-        path = tmp_path / "a.pt"
-        checkpoint_file(path)
-        with zipfile.ZipFile(path) as archive:
-            largest = max(archive.infolist(), key=lambda entry: entry.file_size)
-        content = bytearray(path.read_bytes())
-        content[content.index(zipfile.ZipFile(path).read(largest)) + 5] ^= 64
-        path.write_bytes(content)
-        torch.load(path, weights_only=True)
-        with pytest.raises(ValueError, match=f"a.pt is damaged: {largest.filename} in it does not match"):
-            load_original_checkpoint(path)
-
-    @pytest.mark.parametrize("old_format", [False, True])
-    def test_code_is_not_run(self, tmp_path, capsys, old_format):
-        path = tmp_path / "a.pt"
-        torch.save({"model": Malicious()}, path, _use_new_zipfile_serialization=not old_format)
-        with pytest.raises(ValueError, match="refused: unpickling it would run code .*print"):
-            load_original_checkpoint(path)
-        assert not capsys.readouterr().out
-
-    @pytest.mark.parametrize(
-        ("content", "message"),
-        [
-            (torch.ones(2), "holds a Tensor, not a checkpoint"),
-            ({"model": {}, "model_args": [1]}, "model_args in .* are a list"),
-            ({"iter_num": 3}, "'iter_num' holds a int"),
-            ({"model": {}}, "none at all"),
-        ],
-    )
-    def test_other_content(self, tmp_path, content, message):
-        torch.save(content, tmp_path / "a.pt")
-        with pytest.raises(ValueError, match=message):
-            load_original_checkpoint(tmp_path / "a.pt")
-
-    def test_no_file(self, tmp_path):
-        with pytest.raises(ValueError, match="there is no file .*a.pt"):
-            load_original_checkpoint(tmp_path / "a.pt")
-        with pytest.raises(ValueError, match="there is no file"):
-            load_original_checkpoint(tmp_path)
-
+class TestSaving:
     def test_nothing_is_left_of_a_failed_save(self, tmp_path, monkeypatch):
         model = as_model(*random_checkpoint("nano"))
 
@@ -600,56 +486,3 @@ class TestFiles:
         assert (tmp_path / "out" / "model.safetensors").is_file()
         with pytest.raises(ValueError, match="out is not empty"):
             conversion.check_output_folder(tmp_path / "out")
-
-
-def run_script(*arguments):
-    command = [sys.executable, str(ROOT / "scripts" / "convert_checkpoint.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-class TestScript:
-    def test_converts(self, tmp_path):
-        state_dict, config = random_checkpoint("regular", vocab=70)
-        path = tmp_path / "model.safetensors"
-        save_file({"_orig_mod." + key: tensor.clone() for key, tensor in state_dict.items()}, path)
-        (tmp_path / "config.json").write_text(json.dumps(config | {"implementation": "x", "ic_dropout": 0.1}))
-        done = run_script(
-            path, "--output_dir", tmp_path / "new" / "out", "--config", tmp_path / "config.json"
-        )
-        assert done.returncode == 0, done.stderr
-        assert "Library regular" in done.stdout and str(tmp_path / "new" / "out") in done.stdout
-        assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["out"]
-        model = AutoModelForCausalLM.from_pretrained(tmp_path / "new" / "out")
-        assert (model.config.max_position_embeddings, model.config.attention_dropout) == (20, 0.1)
-        assert largest_difference(model, state_dict, config, 30) < 1e-6
-
-    def test_one_line_for_an_error(self, tmp_path, monkeypatch, capsys):
-        monkeypatch.chdir(tmp_path)
-        checkpoint_file(Path("a.pt"))
-        shutil.copy("a.pt", "short.pt")
-        cut(Path("short.pt"), 0.7)
-        Path("full").mkdir()
-        Path("full/mine.txt").write_text("mine")
-        Path("bad.json").write_text("{")
-        before = sorted(Path().rglob("*"))
-        for arguments, message in [
-            (["a.pt", "--output_dir", "full"], "full is not empty"),
-            (["a.pt", "--output_dir", "a.pt"], "a.pt exists and is not a folder"),
-            (["a.pt", "--output_dir", "a.pt/out"], "Not a directory"),
-            (["short.pt", "--output_dir", "out"], "short.pt is truncated"),
-            (["a.pt", "--output_dir", "out", "--config", "bad.json"], "cannot read the configuration"),
-        ]:
-            monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", *arguments])
-            with pytest.raises(SystemExit) as exit:
-                convert_checkpoint.main()
-            assert exit.value.code == 2
-            error = capsys.readouterr().err
-            assert error.startswith("convert_checkpoint: error: ") and error.count("\n") == 1
-            assert message in error
-        assert sorted(Path().rglob("*")) == before
-
-    def test_one_line_for_an_error_in_a_process(self, tmp_path):
-        done = run_script(tmp_path / "none.pt", "--output_dir", tmp_path / "out")
-        assert done.returncode == 2
-        assert done.stderr == f"convert_checkpoint: error: there is no file {tmp_path / 'none.pt'}\n"
-        assert not list(tmp_path.iterdir())

@@ -224,7 +224,7 @@ def test_cache_by_both_names(make_model, prompt, model_class, recwarn):
         recwarn.clear()
         with torch.no_grad():
             model(prompt[:, :5], **{name: cache})
-            torch.testing.assert_close(model(prompt[:, 5:], **{name: cache})[0], expected, rtol=0, atol=1e-4)
+            torch.testing.assert_close(model(prompt[:, 5:], **{name: cache})[0], expected, rtol=0, atol=1e-10)
         warned = [str(warning.message) for warning in recwarn if warning.category is FutureWarning]
         assert bool(warned) == (name == "past_key_values" != CACHE_NAME)
         assert all("Use `cache` instead" in text for text in warned)
@@ -253,13 +253,13 @@ def test_a_cache_from_elsewhere(model, prompt, restore, context):
     with context():
         cache = restore(model(prompt[:, :5])[CACHE_NAME])
     logits = [model(prompt[:, start:stop], cache=cache).logits for start, stop in ((5, 8), (8, 9), (9, 12))]
-    torch.testing.assert_close(torch.cat(logits, 1), model(prompt).logits[:, 5:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(logits, 1), model(prompt).logits[:, 5:], rtol=0, atol=1e-10)
     logits[-1].sum().backward()
 
 
 def test_a_prefix_of_keys_and_values(model, random_tokens):
     """A cache without states is read as a text whose last token has a zero key and a zero value."""
-    keys, values = torch.randn(2, 2, 3, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    keys, values = torch.randn(2, 2, 3, 4, 6, 8, generator=torch.Generator().manual_seed(0)).double()
 
     def prefix():
         return DynamicCache([(key.clone(), value.clone()) for key, value in zip(keys, values, strict=True)])
@@ -268,7 +268,7 @@ def test_a_prefix_of_keys_and_values(model, random_tokens):
     logits = model(tokens, cache=prefix()).logits
     cache = prefix()
     parts = [model(tokens[:, a:b], cache=cache).logits for a, b in ((0, 1), (1, 9), (9, 20))]
-    torch.testing.assert_close(torch.cat(parts, 1), logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(parts, 1), logits, rtol=0, atol=1e-10)
     assert not torch.allclose(logits, model(tokens).logits, atol=1e-2)
     assert cache.get_seq_length() == 26
     # The first pair lies in the dummy slot.

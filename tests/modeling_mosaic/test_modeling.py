@@ -7,9 +7,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 from transformers import DynamicCache, Trainer, TrainingArguments
 
-from modeling_mosaic import (
-    MosaicForCausalLM,
-)
+from modeling_mosaic import MosaicForCausalLM
 from modeling_mosaic.plain_mosaic import PlainMosaic
 from row_checks import assert_same_gradients, enable_checkpointing, gradients, loss_of, padded
 

@@ -9,9 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch.nn.attention.flex_attention import flex_attention
 from transformers import DynamicCache, Trainer, TrainingArguments
 
-from modeling_mosaic import (
-    MosaicV2ForCausalLM,
-)
+from modeling_mosaic import MosaicV2ForCausalLM
 from modeling_mosaic.plain_mosaic_v2 import PlainMosaicV2
 from row_checks import assert_same_gradients, enable_checkpointing, gradients, loss_of, padded
 
