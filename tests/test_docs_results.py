@@ -95,6 +95,7 @@ def test_numbers_of_the_comparison(heading, name):
 
 def test_numbers_of_longer_training_on_tinystories():
     heading, short = "### For four times as long", load("comparison/tinystories")
+    ends, text = {}, " ".join(section(LANGUAGE, heading).split())
     for result, arrays in load_gathered(ROOT / "results" / "comparison" / "tinystories-long"):
         losses, tokens = arrays["validation_loss"], arrays["validation_step"] * arrays["tokens_per_step"]
         (before,) = (run["validation_loss"] for run in short if run["name"] == result["name"])
@@ -102,6 +103,11 @@ def test_numbers_of_longer_training_on_tinystories():
         check(cells, [before, losses[-1]], result["name"])
         lowest, place = re.fullmatch(r"(\S+) after (\S+) million", lowest).groups()
         check([lowest, place], [losses.min(), tokens[losses.argmin()] / 1e6], result["name"])
+        ends[result["model_type"]] = np.array([before, losses[-1]])
+    shown = re.search(
+        r"GPT-2 shrinks from (\S+) to (\S+) nats, and that to Llama from (\S+) to (\S+)\.", text
+    )
+    check(list(shown.groups()), [*(ends["gpt2"] - ends["mosaic"]), *(ends["llama"] - ends["mosaic"])], "ends")
 
 
 def test_the_sample_is_described_once():
