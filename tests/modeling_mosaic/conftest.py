@@ -113,7 +113,8 @@ def fake_flash(monkeypatch):
         ("mosaic", "flash_attention_2"),
         ("mosaic_v2", "eager"),
         ("mosaic_v2", "sdpa"),
-    ]
+    ],
+    ids="-".join,
 )
 def any_model(request, makers, fake_flash):
     """Builds small models of either kind, with any implementation of attention that it has."""
