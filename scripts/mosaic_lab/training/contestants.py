@@ -137,12 +137,11 @@ def make_config(
     Raises:
         InputError: for values that do not fit together.
     """
+    tokens = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": pad_token_id}
     try:
-        config = AutoConfig.for_model(**values, vocab_size=vocab_size, use_cache=False)
+        config = AutoConfig.for_model(**(values | tokens), vocab_size=vocab_size, use_cache=False)
     except (ValueError, StrictDataclassError) as error:
         raise InputError(f"{values}: {' '.join(str(error).split())}") from error
-    config.bos_token_id = config.eos_token_id = None
-    config.pad_token_id = pad_token_id
     if hasattr(config, "max_position_embeddings"):
         config.max_position_embeddings = longest
     return config
