@@ -110,6 +110,20 @@ def test_numbers_of_longer_training_on_tinystories():
     check(list(shown.groups()), [*(ends["gpt2"] - ends["mosaic"]), *(ends["llama"] - ends["mosaic"])], "ends")
 
 
+def test_numbers_of_longer_training_on_the_embedded_stories():
+    """Every model beside its shorter training."""
+    heading, results = "### For ten times as long", load("comparison/long")
+    short = {run["name"]: run["validation_loss"] for run in load("comparison/small")}
+    losses = {run["name"]: np.array([short[run["name"]], run["validation_loss"]]) for run in results}
+    assert len(rows(LANGUAGE, heading)) == 1 + len(results)
+    for run in results:
+        depth, both = run["num_layers"], losses[run["name"]]
+        cells = row(LANGUAGE, heading, str(depth), name_of(run["model_type"]))
+        check(cells[::2], list(both), run["name"])
+        if run["model_type"] != "gpt2":
+            check(cells[1::2], list(both - losses[f"gpt2-{depth}-seed0"]), run["name"])
+
+
 def test_the_sample_is_described_once():
     """Sizes and checksums of its files are the same wherever they stand."""
     for file in ("train.jsonl", "validation.jsonl"):
@@ -187,9 +201,9 @@ def test_numbers_of_regbench_with_its_own_strings(heading, name):
             assert f"{run['accuracy']:.3f} and {run['tvd']:.3f}" in text, run["name"]
 
 
-def check_names(record: dict, *start: str) -> None:
-    """A line under "Names" shows the losses of a model, and which names in its stories belong."""
-    *losses, shares = row(LANGUAGE, "## Names", *start)
+def check_names(record: dict, *start: str, heading: str = "## Names") -> None:
+    """A line shows the losses of a model, and which names in its stories belong."""
+    *losses, shares = row(LANGUAGE, heading, *start)
     check(losses, [record["repeated"]["mean"], record["other"]["mean"]], start)
     share = record["belonging"]
     shown = re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", shares).groups()
@@ -233,6 +247,18 @@ def test_numbers_of_names_in_the_demo():
         check(list(cells), [unit["right"], unit["copies"]], unit)
 
 
+def test_numbers_of_names_after_more_tokens():
+    heading, results = "### More tokens", load("evaluation/names-long", "evaluation.json")
+    for model, architecture in results["architectures"].items():
+        kind, depth, _ = architecture.split(", ", 2)
+        check_names(results["names"][model], f"{name_of(kind)}, {depth}", heading=heading)
+    (record,) = results["units"].values()
+    best = max(record["units"], key=lambda unit: unit["copies"])
+    text = " ".join(section(LANGUAGE, heading).split())
+    shown = re.search(r"with (\S+) of the weight on pairs .+?, and (\S+) nats\.", text).groups()
+    check(list(shown), [best["right"], best["copies"]], "the unit that carries names")
+
+
 def test_numbers_of_the_scale_of_logits():
     shown = {
         "logit_scale 1": ("logit_scale", "one"),
@@ -254,12 +280,15 @@ def test_numbers_of_the_speedrun():
     """The record is that of the recipes as they stand."""
     results, heading = load("speedrun"), "## The record"
     assert len(rows("docs/speedrun.md", heading)) == 1 + len(results)
+    demo = {result["seed"]: result["seconds"] for result in results if result["recipe"] == "demo"}
     for result in results:
         assert result["options"] == load_recipe(ROOT / "configuration" / "train" / f"{result['recipe']}.yaml")
-        parameters, tokens, operations, *measured = row("docs/speedrun.md", heading, result["recipe"])[1:]
+        _, parameters, tokens, operations, *measured = row(
+            "docs/speedrun.md", heading, result["recipe"], str(result["seed"])
+        )
         check([parameters, tokens], [result["num_parameters"], result["tokens"]], result["recipe"])
         assert operations == f"{6 * result['num_parameters'] * result['tokens']:.2e}".replace("+", "")
-        share = result["seconds"] / results[0]["seconds"]
+        share = result["seconds"] / demo[result["seed"]]
         check(measured, [result["seconds"], share, result["bits_per_byte"]], result["recipe"])
 
 
