@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, configuration_utils
 
 from mosaic_lab.core.errors import InputError
 from mosaic_lab.training.model import (
@@ -20,6 +20,15 @@ PAPER_SIZES = {1: 45_713_748, 2: 52_793_256, 8: 95_270_304, 12: 123_588_336, 18:
 @pytest.fixture(scope="module")
 def small_tokenizer():
     return load_tokenizer(None, 300, [["a b c"]])[0]
+
+
+def test_presets_are_read_without_warnings(monkeypatch):
+    """transformers warns of special tokens beyond the vocabulary, such as those of GPT-2's config by default."""
+    warnings = []
+    monkeypatch.setattr(configuration_utils.logger, "warning_once", warnings.append)
+    for path in PRESETS.rglob("*.json"):
+        read_config(str(path))
+        assert not warnings, path
 
 
 @pytest.mark.parametrize(("num_blocks", "num_parameters"), PAPER_SIZES.items())
