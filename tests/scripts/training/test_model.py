@@ -23,7 +23,7 @@ def small_tokenizer():
 
 
 def test_presets_are_read_without_warnings(monkeypatch):
-    """transformers warns of special tokens beyond the vocabulary, such as those of GPT-2's config by default."""
+    """transformers warns of special tokens beyond the vocabulary, as those of GPT-2 are in a small one."""
     warnings = []
     monkeypatch.setattr(configuration_utils.logger, "warning_once", warnings.append)
     for path in PRESETS.rglob("*.json"):
