@@ -13,7 +13,7 @@ from mosaic_lab.in_context.options import TASKS, InContextArguments
 from mosaic_lab.in_context.report import COUNTS, write_report
 from mosaic_lab.in_context.rows import Rows, draw_rows
 from mosaic_lab.training.contestants import describe_choice, list_contestants, make_config, split_choice
-from mosaic_lab.training.one_run import finish, train, training_seconds
+from mosaic_lab.training.one_run import finish, train
 from mosaic_lab.training.options import TrainingArguments
 
 DATA = ("task", "length", "counts", "num_train", "num_validation", "num_test", "row_seed")
@@ -85,7 +85,7 @@ def run_one(run: Run, folder: Path, _: InContextArguments, arguments: TrainingAr
         "num_positions": sum(weight.numel() for name, weight in model.named_parameters() if ".wpe." in name),
         "validation_loss": trainer.state.best_metric,
         "best_step": trainer.state.best_global_step,
-        "seconds": training_seconds(trainer),
+        "seconds": trainer.seconds,
         "accuracy": accuracy,
     }
     finish(trainer, folder)

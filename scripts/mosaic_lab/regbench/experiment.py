@@ -20,7 +20,7 @@ from mosaic_lab.regbench.ngram import predict_ngram
 from mosaic_lab.regbench.options import NGRAMS, RegBenchArguments
 from mosaic_lab.regbench.report import write_report
 from mosaic_lab.training.contestants import describe_choice, list_contestants, make_config, split_choice
-from mosaic_lab.training.one_run import finish, train, training_seconds
+from mosaic_lab.training.one_run import finish, train
 from mosaic_lab.training.options import TrainingArguments
 
 
@@ -98,7 +98,7 @@ def run_one(
         "num_parameters": trainer.model.num_parameters(),
         "validation_loss": trainer.state.best_metric,
         "best_step": trainer.state.best_global_step,
-        "seconds": training_seconds(trainer),
+        "seconds": trainer.seconds,
         **save_metrics(folder, test, predict_symbols(trainer, test)),
     }
     finish(trainer, folder)

@@ -18,7 +18,7 @@ from mosaic_lab.three_moons.options import CONTENTS, MoonsArguments
 from mosaic_lab.three_moons.orbits import TRACKED, Skies
 from mosaic_lab.three_moons.report import write_report
 from mosaic_lab.three_moons.tracking import HORIZON, track
-from mosaic_lab.training.one_run import finish, run_options, train, training_seconds
+from mosaic_lab.training.one_run import finish, run_options, train
 from mosaic_lab.training.options import TrainingArguments
 from mosaic_lab.training.report import extract_curve
 
@@ -80,7 +80,7 @@ def run_one(run: Run, folder: Path, moons: MoonsArguments, arguments: TrainingAr
         "validation_loss": validation_loss,
         "purity": None,
         "errors": errors,
-        "seconds": training_seconds(trainer),
+        "seconds": trainer.seconds,
     }
     if network.config.num_memories == 3:
         result["purity"] = purity(arrays["w_phi"], arrays["w_psi"])

@@ -55,8 +55,3 @@ def finish(trainer: Trainer, folder: Path) -> None:
     save(trainer, folder)
     for checkpoint in folder.glob("checkpoint-*"):
         rmtree(checkpoint)
-
-
-def training_seconds(trainer: Trainer) -> float:
-    """How long training took, evaluation included, since it was last resumed."""
-    return next(entry["train_runtime"] for entry in trainer.state.log_history if "train_runtime" in entry)

@@ -100,7 +100,9 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
     if trainer.is_world_process_zero():
         number = "a stream of" if data.streaming else f"{len(train_rows):,}"
         print(f"{number} rows of {data.block_size} tokens to train on; tokenizer: {origin}", flush=True)
-    metrics = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint).metrics
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    rows_per_step = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
+    tokens_per_step = rows_per_step * data.block_size
     if validation_rows is not None:
         trainer.evaluate()
     save(trainer, Path(training.output_dir))
@@ -109,13 +111,13 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
         "num_parameters": network.num_parameters(),
         "tokenizer": origin,
         "steps": trainer.state.global_step,
-        "seconds": metrics["train_runtime"],
-        "tokens_per_second": metrics["train_samples_per_second"] * data.block_size,
+        "seconds": trainer.seconds,
+        "tokens_per_second": trainer.state.global_step * tokens_per_step / trainer.seconds,
         "dataset_from": describe_source(data.dataset),
         **options,
     }
     if trainer.is_world_process_zero():
-        report(trainer, results, train_rows, validation_rows, len(tokenizer))
+        report(trainer, results, tokens_per_step, train_rows, validation_rows, len(tokenizer))
     return results | {"repo_id": trainer.hub_model_id if training.push_to_hub else None}
 
 
@@ -170,6 +172,7 @@ def save(trainer: Trainer, folder: Path) -> None:
 def report(
     trainer: Trainer,
     results: dict[str, Any],
+    tokens_per_step: int,
     train_rows: Dataset | RowStream,
     validation_rows: Dataset | None,
     vocab_size: int,
@@ -180,11 +183,10 @@ def report(
     if validation_rows is not None and isinstance(train_rows, Dataset):
         fitted = train_rows.select(range(min(len(train_rows), BIGRAM_TOKENS // block_size)))
         bigram = ngram_loss(_as_array(fitted), _as_array(validation_rows), vocab_size, order=2)
-    args = trainer.args
-    rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    curve = extract_curve(trainer.state.log_history, rows_per_step * block_size, bigram)
-    write_report(args.output_dir, curve, results)
-    print(f"\n{summarise(args.output_dir, curve, results)}")
+    folder = trainer.args.output_dir
+    curve = extract_curve(trainer.state.log_history, tokens_per_step, bigram)
+    write_report(folder, curve, results)
+    print(f"\n{summarise(folder, curve, results)}")
 
 
 def _as_array(rows: Dataset) -> np.ndarray:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import ProgressCallback
+from transformers import ProgressCallback, TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from mosaic_lab.training.speed import count_operations, find_peak
 
@@ -41,6 +42,16 @@ class WatchedTrainer(transformers.Trainer):
         self._count_operations = cache(lambda num_tokens: count_operations(self.model, num_tokens) or 0)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(SpeedBar)
+        self.add_callback(TrainingTime)
+
+    @property
+    def seconds(self) -> float:
+        """How long training took, evaluations and checkpoints included, before it was resumed too."""
+        return next(
+            callback.seconds
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, TrainingTime)
+        )
 
     def _init_training_state(self, *args):
         trained = super()._init_training_state(*args)
@@ -104,6 +115,37 @@ class WatchedTrainer(transformers.Trainer):
 
 # Measured once.
 _find_peak = cache(find_peak)
+
+
+class TrainingTime(TrainerCallback, ExportableState):
+    """Counts the `seconds` of training and keeps them in checkpoints.
+
+    What a stopped run did after its last checkpoint does not count, as it is done again.
+    """
+
+    def __init__(self, seconds: float = 0.0):
+        self.seconds = seconds
+        self._last = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        # A checkpoint of transformers' own Trainer has none.
+        saved = state.stateful_callbacks.setdefault(type(self).__name__, {"args": {}})
+        self.seconds = saved["args"].get("seconds", 0.0) if state.global_step > 0 else 0.0
+        self._last = time.perf_counter()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._count()
+        self._last = None
+
+    def state(self) -> dict[str, Any]:
+        self._count()
+        return {"args": {"seconds": self.seconds}, "attributes": {}}
+
+    def _count(self) -> None:
+        if self._last is not None:
+            now = time.perf_counter()
+            self.seconds += now - self._last
+            self._last = now
 
 
 class SpeedBar(ProgressCallback):

@@ -60,7 +60,7 @@ class Collect(TrainerCallback):
         self.lines.append(logs)
 
 
-def train(tmp_path, rows):
+def train(tmp_path, rows, checkpoint=None):
     collect, model = Collect(), build()
     arguments = TrainingArguments(
         str(tmp_path), use_cpu=True, per_device_train_batch_size=2, gradient_accumulation_steps=2,
@@ -68,7 +68,7 @@ def train(tmp_path, rows):
         disable_tqdm=False,
     )  # fmt: skip
     trainer = WatchedTrainer(model, arguments, train_dataset=rows, eval_dataset=rows, callbacks=[collect])
-    assert isinstance(trainer.train(), TrainOutput)
+    assert isinstance(trainer.train(resume_from_checkpoint=checkpoint), TrainOutput)
     return trainer, [line for line in collect.lines if "loss" in line]
 
 
@@ -93,6 +93,24 @@ def test_padding_does_not_count_and_unknown_peaks_are_left_out(tmp_path, clock, 
     _, lines = train(tmp_path, rows)
     assert [line["tokens_per_second"] for line in lines] == [24, 24, 24]
     assert not any("mfu" in line for line in lines)
+
+
+def test_resumed_training_counts_the_time_before(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(watched, "_find_peak", lambda device, dtype: None)
+    rows = [{"input_ids": [row] * 16, "labels": [row] * 16} for row in range(8)]
+    whole = 6 * 2 + 2 * 100 + 2 * 1000
+    trainer, _ = train(tmp_path, rows)
+    assert trainer.seconds == whole
+    checkpoint = tmp_path / "checkpoint-5"
+    assert train(tmp_path, rows, checkpoint)[0].seconds == whole
+    # Trained anew, not on.
+    trainer.train()
+    assert trainer.seconds == whole
+    # As transformers' own Trainer leaves it.
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    del state["stateful_callbacks"]["TrainingTime"]
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    assert train(tmp_path, rows, checkpoint)[0].seconds == 2 + 100 + 1000
 
 
 @pytest.mark.parametrize("size", [None, 257, 300])
