@@ -68,7 +68,7 @@ def run_one(run: Run, folder: Path, *_: Any) -> dict[str, Any]:
     results, curve = read_object(folder / RESULTS), read_object(folder / CURVE_DATA)
     validation = curve["validation"]
     if not validation.get("bits_per_byte"):
-        raise InputError(f"{run.name}: bits per byte are known for byte-level tokenizers only")
+        raise InputError(f"{run.name}: its loss is not known in bits per byte (see docs/training.md)")
     return {
         "model": results["model"],
         "num_parameters": results["num_parameters"],

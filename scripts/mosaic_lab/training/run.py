@@ -78,8 +78,9 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
     if training.resume_from_checkpoint is not None:
         check_resumed(training.resume_from_checkpoint, options)
     num_bytes = None
-    # Else it is not known which rows are evaluated.
-    if validation_rows is not None and not training.dataloader_drop_last:
+    # With one it is not known which rows are evaluated, with the other the loss is not one of bits.
+    is_known = not training.dataloader_drop_last and not training.label_smoothing_factor
+    if validation_rows is not None and is_known:
         num_bytes = bytes_per_token(validation_rows, tokenizer)
     # With push_to_hub, it makes the repository.
     repo_id = training.hub_model_id or training.output_dir

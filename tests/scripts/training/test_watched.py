@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
+from mosaic_lab.programs import train as train_program
 from mosaic_lab.training import watched
 from mosaic_lab.training.options import TrainingArguments
 from mosaic_lab.training.rows import bytes_per_token, collate_rows, pack_rows
@@ -152,3 +153,12 @@ def test_bits_per_byte_are_reported(trained):
     history = json.loads((trained / "trainer_state.json").read_text())["log_history"]
     logged = {line["step"]: line["eval_bits_per_byte"] for line in history if "eval_loss" in line}
     assert list(logged) == curve["step"] and list(logged.values()) == curve["bits_per_byte"]
+
+
+@pytest.mark.parametrize("option", [("dataloader_drop_last", "true"), ("label_smoothing_factor", "0.1")])
+def test_bits_per_byte_are_left_out(short_recipe, tmp_path, option):
+    """It is not known which rows are evaluated, or the loss is not one of bits."""
+    argv = [str(short_recipe), "--max_steps", "1", "--save_strategy", "no", "--output_dir", str(tmp_path)]
+    train_program.main([*argv, f"--{option[0]}", option[1]])
+    curve = json.loads((tmp_path / "loss_curve.json").read_text())["validation"]
+    assert len(curve["loss"]) == 1 and "bits_per_byte" not in curve
