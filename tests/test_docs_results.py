@@ -111,17 +111,31 @@ def test_numbers_of_longer_training_on_tinystories():
 
 
 def test_numbers_of_longer_training_on_the_embedded_stories():
-    """Every model beside its shorter training."""
-    heading, results = "### For ten times as long", load("comparison/long")
-    short = {run["name"]: run["validation_loss"] for run in load("comparison/small")}
-    losses = {run["name"]: np.array([short[run["name"]], run["validation_loss"]]) for run in results}
-    assert len(rows(LANGUAGE, heading)) == 1 + len(results)
-    for run in results:
-        depth, both = run["num_layers"], losses[run["name"]]
-        cells = row(LANGUAGE, heading, str(depth), name_of(run["model_type"]))
-        check(cells[::2], list(both), run["name"])
-        if run["model_type"] != "gpt2":
-            check(cells[1::2], list(both - losses[f"gpt2-{depth}-seed0"]), run["name"])
+    """Every model beside its shorter training with the same seeds."""
+    heading, groups = "### For ten times as long", group_runs(load("comparison/long"))
+    short = {run["name"]: run["validation_loss"] for run in load("comparison/v2") + load("comparison/small")}
+    losses = {
+        key: np.mean([[short[run["name"]], run["validation_loss"]] for run in runs], axis=0)
+        for key, runs in groups.items()
+    }
+    assert len(rows(LANGUAGE, heading)) == 1 + len(groups)
+    for (depth, model), runs in groups.items():
+        both, kind = losses[depth, model], runs[0]["model_type"]
+        seeds, *cells = row(LANGUAGE, heading, str(depth), name_of(kind))
+        assert seeds == ", ".join(str(run["seed"]) for run in runs)
+        check(cells[::2], list(both), model)
+        if kind != "gpt2":
+            check(cells[1::2], list(both - losses[depth, f"gpt2-{depth}"]), model)
+    text = " ".join(section(LANGUAGE, heading).split())
+    shown = re.search(r"of (\S+) nats (\S+) are left.+?, is (\S+) behind", text).groups()
+    ahead = [losses[depth, f"llama-{depth}"] - losses[depth, f"mosaic-{depth}"] for depth in (1, 2)]
+    check(list(shown), [-ahead[0][0], -ahead[0][1], ahead[1][1]], "Llama and the mosaic")
+    models = load("evaluation/names-long", "evaluation.json")["texts"][0]["models"]
+    one_by_one = re.search(
+        r"mosaic has (\S+), Llama (\S+) and GPT-2 (\S+) with one layer, and (\S+), (\S+) and (\S+) with", text
+    ).groups()
+    names = [f"{kind}-{depth}-seed0" for depth in (1, 2) for kind in ("mosaic", "llama", "gpt2")]
+    check(list(one_by_one), [models[name]["loss"]["mean"] for name in names], "one by one")
 
 
 def test_the_sample_is_described_once():
@@ -252,11 +266,16 @@ def test_numbers_of_names_after_more_tokens():
     for model, architecture in results["architectures"].items():
         kind, depth, _ = architecture.split(", ", 2)
         check_names(results["names"][model], f"{name_of(kind)}, {depth}", heading=heading)
-    (record,) = results["units"].values()
-    best = max(record["units"], key=lambda unit: unit["copies"])
+    best = [
+        max(record["units"], key=lambda unit: unit["copies"])
+        for _, record in sorted(results["units"].items())
+    ]
     text = " ".join(section(LANGUAGE, heading).split())
-    shown = re.search(r"with (\S+) of the weight on pairs .+?, and (\S+) nats\.", text).groups()
-    check(list(shown), [best["right"], best["copies"]], "the unit that carries names")
+    shown = re.search(
+        r"with (\S+) of the weight on .+?, and (\S+) nats, and in .+? with (\S+), and (\S+) nats\.", text
+    ).groups()
+    check(list(shown), [unit[key] for unit in best for key in ("right", "copies")], "units that carry names")
+    assert [unit["layer"] for unit in best] == [0, 1]
 
 
 def test_numbers_of_the_scale_of_logits():
