@@ -20,8 +20,9 @@ from mosaic_lab.training.contestants import choose_best as choose_best_runs
 from mosaic_lab.training.contestants import format_values
 
 LANGUAGE, SYNTHETIC = "docs/language_modelling.md", "docs/synthetic.md"
+# In docs/v2.md.
+LONG_ROWS = "## Stories, and contexts beyond those of training"
 # The results behind the pages.
-MAPS = "attention_maps/tinystories"
 EVALUATIONS = {1: "evaluation/tinystories-1", 2: "evaluation/tinystories-2", 4: "evaluation/tinystories-4"}
 IN_CONTEXT = {
     "### Associative recall": "recall",
@@ -138,6 +139,43 @@ def test_numbers_of_longer_training_on_the_embedded_stories():
     check(list(one_by_one), [models[name]["loss"]["mean"] for name in names], "one by one")
 
 
+def test_numbers_of_rows_longer_than_those_of_training():
+    heading = "### Rows longer than those of training"
+    results = load("evaluation/contexts-long", "evaluation.json")
+    shown = row(LANGUAGE, heading, "layers")[1:]
+    ends = shown[0], shown[-1]
+    stretches = {
+        f"{each['first']} to {each['last']}": each["models"] for each in results["texts"][0]["stretches"]
+    }
+    assert len(rows(LANGUAGE, heading)) == 1 + len(results["architectures"])
+    for model, architecture in results["architectures"].items():
+        kind, depth = architecture.split(" layer")[0].split(", ")
+        name = name_of(kind) + (" with YaRN" if "yarn" in model else "")
+        values = [stretches[label][model]["mean"] for label in shown]
+        check(row(LANGUAGE, heading, depth, name), values, model)
+    shown = re.findall(r"from (\S+) to (\d\.\d+)", bullet("Texts longer than in training"))
+    for cells, model in zip(shown, ("mosaic-2-seed0", "llama-2-seed0", "llama-2-yarn-seed0"), strict=True):
+        check(list(cells), [stretches[end][model]["mean"] for end in ends], model)
+
+
+def test_growth_of_losses_in_long_rows():
+    """After long training and after short training, from the first stretch that is shown to the last one."""
+    text = " ".join(section(LANGUAGE, "### Rows longer than those of training").split())
+    (had,) = re.search(r"had (\S+)\]\(v2", text).groups()
+    assert row("docs/v2.md", LONG_ROWS, "1", "Llama")[-1].split()[0] == had
+    growth = []
+    for name in ("evaluation/contexts-long", "evaluation/contexts"):
+        stretches = load(name, "evaluation.json")["texts"][0]["stretches"]
+        first, last = (
+            next(each["models"] for each in stretches if each["first"] == begin) for begin in (201, 3201)
+        )
+        for start in ("mosaic-1-seed", "mosaic-2-seed"):
+            models = [model for model in first if model.startswith(start)]
+            growth.append(np.mean([last[model]["mean"] - first[model]["mean"] for model in models]))
+    shown = re.search(r"by (\S+) and (\S+) nats instead of (\S+) and (\S+)\. ", text).groups()
+    check(list(shown), growth, "growth")
+
+
 def test_the_sample_is_described_once():
     """Sizes and checksums of its files are the same wherever they stand."""
     for file in ("train.jsonl", "validation.jsonl"):
@@ -161,18 +199,47 @@ def test_numbers_of_other_text():
     assert len([cells for cells in rows(LANGUAGE, heading) if "layer" in cells[0]]) == shown
 
 
-def test_numbers_of_attention():
-    heading, groups = "## Where attention goes", group_maps(load(MAPS))
-    table = rows(LANGUAGE, heading)[1:]
+@pytest.mark.parametrize(
+    ("heading", "name"),
+    [
+        ("## Where attention goes", "attention_maps/tinystories"),
+        ("### After ten times the tokens", "attention_maps/long"),
+    ],
+)
+def test_numbers_of_attention(heading, name):
+    groups, table = group_maps(load(name)), rows(LANGUAGE, heading)[1:]
     assert len(table) == len(groups)
     for same in groups:
-        context, kind = f"{same[0]['context']:,}", name_of(same[0]["architecture"].split(",")[0])
-        (cells,) = [cells for cells in table if cells[0] == context and cells[1].startswith(kind)]
+        kind, depth, _ = same[0]["architecture"].split(", ", 2)
+        found = [
+            cells
+            for context, model, *cells in table
+            if context == f"{same[0]['context']:,}"
+            and model.startswith(name_of(kind))
+            and ("layer" not in model or model.endswith(depth))
+        ]
+        assert len(found) == 1, same[0]["architecture"]
         values = []
         for metric in ("sink_share", "far_to_near", "unevenness"):
             heads = [result["heads"][metric] for result in same]
             values.append(AVERAGES[metric](np.array(heads, dtype=float)))
-        check(cells[2:], values, f"{kind} at {context}")
+        check(found[0], values, same[0]["name"])
+
+
+def test_numbers_of_attention_by_distance():
+    text = " ".join(section(LANGUAGE, "### After ten times the tokens").split())
+    story = int(re.search(r"to the last (\d+) tokens, a story's mean length", text)[1])
+    names_long = load("evaluation/names-long", "evaluation.json")["texts"][0]
+    assert story == round(names_long["num_tokens"] / names_long["num_documents"])
+    with np.load(ROOT / "results" / "attention_maps" / "long" / "figures.npz") as arrays:
+        attention = {name: array for name, array in arrays.items() if name.endswith("mean")}
+    near = {
+        kind: min(attention[f"{kind}-{depth}-seed0/512/mean"][..., -story:].sum(-1).min() for depth in depths)
+        for kind, depths in {"gpt2": (1, 2), "llama": (1,)}.items()
+    }
+    far = min(attention[f"llama-{depth}-seed0/1536/mean"][-1, :, :-512].sum(-1).min() for depth in (1, 2))
+    shown = re.findall(r"at least (\d\.\d+)", text)
+    assert shown == [f"{np.floor(share * 100) / 100:.2f}" for share in (near["gpt2"], near["llama"], far)]
 
 
 def test_numbers_of_regbench():
@@ -333,7 +400,7 @@ def test_numbers_of_regbench_for_v2():
 
 def test_numbers_of_long_contexts():
     """The table of docs/v2.md has all models of the comparison, and the last stretches of long rows."""
-    page, heading = "docs/v2.md", "## Stories, and contexts beyond those of training"
+    page, heading = "docs/v2.md", LONG_ROWS
     groups = group_runs(load("comparison/v2"))
     shown = rows(page, heading)[0][3:]
     long: dict[str, list[float]] = {}
