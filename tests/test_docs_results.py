@@ -156,6 +156,9 @@ def test_numbers_of_rows_longer_than_those_of_training():
     shown = re.findall(r"from (\S+) to (\d\.\d+)", bullet("Texts longer than in training"))
     for cells, model in zip(shown, ("mosaic-2-seed0", "llama-2-seed0", "llama-2-yarn-seed0"), strict=True):
         check(list(cells), [stretches[end][model]["mean"] for end in ends], model)
+    bounded = {result["name"]: result["value"][0] for result in load("bounding/long")}
+    (stays,) = re.search(r"stays at (\S+)\. ", bullet("Texts longer than in training")).groups()
+    check([stays], [bounded["mosaic-2-seed0/recent-128"]], "the 128 latest pairs")
 
 
 def test_growth_of_losses_in_long_rows():
