@@ -131,9 +131,15 @@ def test_numbers_of_longer_training_on_the_embedded_stories():
     shown = re.search(r"of (\S+) nats (\S+) are left.+?, is (\S+) behind", text).groups()
     ahead = [losses[depth, f"llama-{depth}"] - losses[depth, f"mosaic-{depth}"] for depth in (1, 2)]
     check(list(shown), [-ahead[0][0], -ahead[0][1], ahead[1][1]], "Llama and the mosaic")
+    by_seed = re.search(
+        r"ends at (\S+), (\S+) and (\S+), while the mosaics differ by (\S+)\. ", text
+    ).groups()
+    spread = np.ptp(losses_of(groups[1, "mosaic-1"], "validation"))
+    check(list(by_seed), [*losses_of(groups[1, "gpt2-1"], "validation"), spread], "seeds")
     models = load("evaluation/names-long", "evaluation.json")["texts"][0]["models"]
     one_by_one = re.search(
-        r"mosaic has (\S+), Llama (\S+) and GPT-2 (\S+) with one layer, and (\S+), (\S+) and (\S+) with", text
+        r"seed 0 has (\S+), Llama (\S+) and GPT-2 (\S+) with one layer, and (\S+), (\S+) and (\S+) with",
+        text,
     ).groups()
     names = [f"{kind}-{depth}-seed0" for depth in (1, 2) for kind in ("mosaic", "llama", "gpt2")]
     check(list(one_by_one), [models[name]["loss"]["mean"] for name in names], "one by one")
@@ -333,19 +339,24 @@ def test_numbers_of_names_in_the_demo():
 
 def test_numbers_of_names_after_more_tokens():
     heading, results = "### More tokens", load("evaluation/names-long", "evaluation.json")
+    assert len(rows(LANGUAGE, heading)) == 1 + len(results["names"])
     for model, architecture in results["architectures"].items():
         kind, depth, _ = architecture.split(", ", 2)
-        check_names(results["names"][model], f"{name_of(kind)}, {depth}", heading=heading)
-    best = [
-        max(record["units"], key=lambda unit: unit["copies"])
-        for _, record in sorted(results["units"].items())
-    ]
+        seed = model.split("seed")[1]
+        check_names(results["names"][model], f"{name_of(kind)}, {depth}", seed, heading=heading)
+    best = {
+        model: sorted(record["units"], key=lambda unit: unit["copies"])[-2:]
+        for model, record in results["units"].items()
+    }
+    for model, (second, first) in best.items():
+        depth = results["architectures"][model].split(", ")[1].split()[0]
+        assert first["layer"] == int(depth) - 1 and first["copies"] > 10 * second["copies"], model
     text = " ".join(section(LANGUAGE, heading).split())
     shown = re.search(
         r"with (\S+) of the weight on .+?, and (\S+) nats, and in .+? with (\S+), and (\S+) nats\.", text
     ).groups()
-    check(list(shown), [unit[key] for unit in best for key in ("right", "copies")], "units that carry names")
-    assert [unit["layer"] for unit in best] == [0, 1]
+    units = [best[f"mosaic-{depth}-seed0"][1] for depth in (1, 2)]
+    check(list(shown), [unit[key] for unit in units for key in ("right", "copies")], "units that carry names")
 
 
 def test_numbers_of_the_scale_of_logits():
