@@ -225,7 +225,7 @@ def test_numbers_of_attention(heading, name):
             for context, model, *cells in table
             if context == f"{same[0]['context']:,}"
             and model.startswith(name_of(kind))
-            and ("layer" not in model or model.endswith(depth))
+            and model.endswith(depth)
         ]
         assert len(found) == 1, same[0]["architecture"]
         values = []

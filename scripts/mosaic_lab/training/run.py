@@ -78,9 +78,9 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
     if training.resume_from_checkpoint is not None:
         check_resumed(training.resume_from_checkpoint, options)
     num_bytes = None
-    # With one it is not known which rows are evaluated, with the other the loss is not one of bits.
-    is_known = not training.dataloader_drop_last and not training.label_smoothing_factor
-    if validation_rows is not None and is_known:
+    # All rows must be evaluated, and by a loss that is one of bits.
+    has_bits = not (training.dataloader_drop_last or training.label_smoothing_factor)
+    if validation_rows is not None and has_bits:
         num_bytes = bytes_per_token(validation_rows, tokenizer)
     # With push_to_hub, it makes the repository.
     repo_id = training.hub_model_id or training.output_dir
@@ -102,11 +102,10 @@ def _run(model: ModelArguments, data: DataArguments, training: TrainingArguments
         number = "a stream of" if data.streaming else f"{len(train_rows):,}"
         print(f"{number} rows of {data.block_size} tokens to train on; tokenizer: {origin}", flush=True)
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    rows_per_step = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
-    tokens_per_step = rows_per_step * data.block_size
     if validation_rows is not None:
         trainer.evaluate()
     save(trainer, Path(training.output_dir))
+    tokens_per_step = trainer.get_total_train_batch_size(training) * data.block_size
     results = {
         "model": model.model,
         "num_parameters": network.num_parameters(),
