@@ -96,19 +96,26 @@ def test_numbers_of_the_comparison(heading, name):
 
 def test_numbers_of_longer_training_on_tinystories():
     heading, short = "### For four times as long", load("comparison/tinystories")
+    runs = load_gathered(ROOT / "results" / "comparison" / "tinystories-long")
+    assert len(rows(LANGUAGE, heading)) == 1 + len(runs)
     ends, text = {}, " ".join(section(LANGUAGE, heading).split())
-    for result, arrays in load_gathered(ROOT / "results" / "comparison" / "tinystories-long"):
+    for result, arrays in runs:
         losses, tokens = arrays["validation_loss"], arrays["validation_step"] * arrays["tokens_per_step"]
         (before,) = (run["validation_loss"] for run in short if run["name"] == result["name"])
-        *cells, lowest = row(LANGUAGE, heading, name_of(result["model_type"]))
+        depth = str(result["num_layers"])
+        *cells, lowest = row(LANGUAGE, heading, depth, name_of(result["model_type"]))
         check(cells, [before, losses[-1]], result["name"])
         lowest, place = re.fullmatch(r"(\S+) after (\S+) million", lowest).groups()
         check([lowest, place], [losses.min(), tokens[losses.argmin()] / 1e6], result["name"])
-        ends[result["model_type"]] = np.array([before, losses[-1]])
+        ends[result["model"]] = np.array([before, losses[-1]])
     shown = re.search(
         r"GPT-2 shrinks from (\S+) to (\S+) nats, and that to Llama from (\S+) to (\S+)\.", text
     )
-    check(list(shown.groups()), [*(ends["gpt2"] - ends["mosaic"]), *(ends["llama"] - ends["mosaic"])], "ends")
+    check(
+        list(shown.groups()),
+        [*(ends["gpt2-1"] - ends["mosaic-1"]), *(ends["llama-1"] - ends["mosaic-1"])],
+        "ends",
+    )
 
 
 def test_numbers_of_longer_training_on_the_embedded_stories():
@@ -119,30 +126,32 @@ def test_numbers_of_longer_training_on_the_embedded_stories():
         key: np.mean([[short[run["name"]], run["validation_loss"]] for run in runs], axis=0)
         for key, runs in groups.items()
     }
+    evaluation = load("evaluation/names-long", "evaluation.json")
+    one_by_one, names = evaluation["texts"][0]["models"], evaluation["names"]
     assert len(rows(LANGUAGE, heading)) == 1 + len(groups)
     for (depth, model), runs in groups.items():
         both, kind = losses[depth, model], runs[0]["model_type"]
-        seeds, *cells = row(LANGUAGE, heading, str(depth), name_of(kind))
+        seeds, *cells, alone = row(LANGUAGE, heading, str(depth), name_of(kind))
         assert seeds == ", ".join(str(run["seed"]) for run in runs)
         check(cells[::2], list(both), model)
         if kind != "gpt2":
             check(cells[1::2], list(both - losses[depth, f"gpt2-{depth}"]), model)
+        check([alone], [np.mean([one_by_one[run["name"]]["loss"]["mean"] for run in runs])], model)
     text = " ".join(section(LANGUAGE, heading).split())
-    shown = re.search(r"of (\S+) nats (\S+) are left.+?, is (\S+) behind", text).groups()
-    ahead = [losses[depth, f"llama-{depth}"] - losses[depth, f"mosaic-{depth}"] for depth in (1, 2)]
-    check(list(shown), [-ahead[0][0], -ahead[0][1], ahead[1][1]], "Llama and the mosaic")
+    shown = re.search(
+        r"by (\S+) nats after the .+?, by (\S+) now\), (\S+) behind with two, and .+?, (\S+) ahead",
+        text,
+    ).groups()
+    ahead = [losses[depth, f"mosaic-{depth}"] - losses[depth, f"llama-{depth}"] for depth in (1, 2, 4)]
+    check(list(shown), [*ahead[0], -ahead[1][1], ahead[2][1]], "Llama and the mosaic")
     by_seed = re.search(
         r"ends at (\S+), (\S+) and (\S+), while the mosaics differ by (\S+)\. ", text
     ).groups()
     spread = np.ptp(losses_of(groups[1, "mosaic-1"], "validation"))
     check(list(by_seed), [*losses_of(groups[1, "gpt2-1"], "validation"), spread], "seeds")
-    models = load("evaluation/names-long", "evaluation.json")["texts"][0]["models"]
-    one_by_one = re.search(
-        r"seed 0 has (\S+), Llama (\S+) and GPT-2 (\S+) with one layer, and (\S+), (\S+) and (\S+) with",
-        text,
-    ).groups()
-    names = [f"{kind}-{depth}-seed0" for depth in (1, 2) for kind in ("mosaic", "llama", "gpt2")]
-    check(list(one_by_one), [models[name]["loss"]["mean"] for name in names], "one by one")
+    others = re.search(r"cost it (\S+) nats each, the mosaic (\S+) and Llama (\S+)\. ", text).groups()
+    values = [names[f"{kind}-4-seed0"]["other"]["mean"] for kind in ("gpt2", "mosaic", "llama")]
+    check(list(others), values, "tokens that are not names")
 
 
 def test_numbers_of_rows_longer_than_those_of_training():
@@ -160,11 +169,11 @@ def test_numbers_of_rows_longer_than_those_of_training():
         values = [stretches[label][model]["mean"] for label in shown]
         check(row(LANGUAGE, heading, depth, name), values, model)
     shown = re.findall(r"from (\S+) to (\d\.\d+)", bullet("Texts longer than in training"))
-    for cells, model in zip(shown, ("mosaic-2-seed0", "llama-2-seed0", "llama-2-yarn-seed0"), strict=True):
+    for cells, model in zip(shown, ("mosaic-4-seed0", "llama-4-seed0", "llama-4-yarn-seed0"), strict=True):
         check(list(cells), [stretches[end][model]["mean"] for end in ends], model)
     bounded = {result["name"]: result["value"][0] for result in load("bounding/long")}
     (stays,) = re.search(r"stays at (\S+)\. ", bullet("Texts longer than in training")).groups()
-    check([stays], [bounded["mosaic-2-seed0/recent-128"]], "the 128 latest pairs")
+    check([stays], [bounded["mosaic-4-seed0/recent-128"]], "the 128 latest pairs")
 
 
 def test_growth_of_losses_in_long_rows():
@@ -178,10 +187,10 @@ def test_growth_of_losses_in_long_rows():
         first, last = (
             next(each["models"] for each in stretches if each["first"] == begin) for begin in (201, 3201)
         )
-        for start in ("mosaic-1-seed", "mosaic-2-seed"):
+        for start in ("mosaic-1-seed", "mosaic-2-seed", "mosaic-4-seed"):
             models = [model for model in first if model.startswith(start)]
             growth.append(np.mean([last[model]["mean"] - first[model]["mean"] for model in models]))
-    shown = re.search(r"by (\S+) and (\S+) nats instead of (\S+) and (\S+)\. ", text).groups()
+    shown = re.search(r"by (\S+), (\S+) and (\S+) nats instead of (\S+), (\S+) and (\S+)\. ", text).groups()
     check(list(shown), growth, "growth")
 
 
@@ -243,12 +252,20 @@ def test_numbers_of_attention_by_distance():
     with np.load(ROOT / "results" / "attention_maps" / "long" / "figures.npz") as arrays:
         attention = {name: array for name, array in arrays.items() if name.endswith("mean")}
     near = {
-        kind: min(attention[f"{kind}-{depth}-seed0/512/mean"][..., -story:].sum(-1).min() for depth in depths)
-        for kind, depths in {"gpt2": (1, 2), "llama": (1,)}.items()
+        name: array[..., -story:].sum(-1) for name, array in attention.items() if name.split("/")[1] == "512"
     }
-    far = min(attention[f"llama-{depth}-seed0/1536/mean"][-1, :, :-512].sum(-1).min() for depth in (1, 2))
+    gpt2 = np.sort(
+        np.concatenate([shares.flatten() for name, shares in near.items() if name.startswith("gpt2")])
+    )
+    assert (near["gpt2-4-seed0/512/mean"][0] < gpt2[2]).sum() == 2
+    # All but the first of several layers.
+    behind = {"llama-1-seed0": slice(None), "llama-2-seed0": slice(1, None), "llama-4-seed0": slice(1, None)}
+    llama = min(near[f"{name}/512/mean"][layers].min() for name, layers in behind.items())
+    far = min(
+        attention[f"{name}/1536/mean"][layers, :, :-512].sum(-1).min() for name, layers in behind.items()
+    )
     shown = re.findall(r"at least (\d\.\d+)", text)
-    assert shown == [f"{np.floor(share * 100) / 100:.2f}" for share in (near["gpt2"], near["llama"], far)]
+    assert shown == [f"{np.floor(share * 100) / 100:.2f}" for share in (gpt2[2], llama, far)]
 
 
 def test_numbers_of_regbench():
@@ -350,13 +367,16 @@ def test_numbers_of_names_after_more_tokens():
     }
     for model, (second, first) in best.items():
         depth = results["architectures"][model].split(", ")[1].split()[0]
-        assert first["layer"] == int(depth) - 1 and first["copies"] > 10 * second["copies"], model
+        assert first["layer"] == int(depth) - 1 and first["copies"] > 6 * second["copies"], model
     text = " ".join(section(LANGUAGE, heading).split())
     shown = re.search(
-        r"with (\S+) of the weight on .+?, and (\S+) nats, and in .+? with (\S+), and (\S+) nats\.", text
+        r"with (\S+) of the weight on .+?, and (\S+) nats, in .+? with (\S+), and (\S+) nats, and in .+? "
+        r"with (\S+), and (\S+) nats\. There a second unit adds (\S+)\. ",
+        text,
     ).groups()
-    units = [best[f"mosaic-{depth}-seed0"][1] for depth in (1, 2)]
-    check(list(shown), [unit[key] for unit in units for key in ("right", "copies")], "units that carry names")
+    units = [best[f"mosaic-{depth}-seed0"][1] for depth in (1, 2, 4)]
+    values = [unit[key] for unit in units for key in ("right", "copies")]
+    check(list(shown), [*values, best["mosaic-4-seed0"][0]["copies"]], "units that carry names")
 
 
 def test_numbers_of_the_scale_of_logits():

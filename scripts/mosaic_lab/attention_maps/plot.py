@@ -130,7 +130,6 @@ def _draw_recent(figure: plt.Figure, panel: plt.Axes, mean_NHT: np.ndarray, lamb
         panel.plot(distance_t, recent_t, color=colours.to_rgba(coefficient), linewidth=1.2)
     panel.axhline(1, color="black", linestyle="--", linewidth=1)
     panel.set_yscale("log", base=2)
-    panel.yaxis.set_major_formatter("{x:g}")
     panel.set(xlabel="tokens before the last", ylabel="attention / plateau", xlim=(SHOWN, 0))
     figure.colorbar(colours, ax=panel, label="lambda")
     tidy(panel)

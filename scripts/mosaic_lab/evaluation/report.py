@@ -23,7 +23,7 @@ from mosaic_lab.evaluation.summary import (
 # The summary of all models, and the curves that its picture shows.
 EVALUATION, CURVES, TABLES = "evaluation.json", "evaluation.npz", "evaluation.md"
 PICTURE, CONTINUATIONS = "positions.png", "prompts.md"
-DASHES = ("-", "--", ":", "-.")
+DASHES = ("-", "--", ":", "-.", (0, (1, 4)), (0, (6, 4, 1, 1, 1, 4)))
 
 Results = list[dict[str, Any]]
 
@@ -213,7 +213,8 @@ def draw_positions(results: dict[str, Any], arrays: dict[str, np.ndarray]) -> pl
             tidy(panel)
     axes[0, 0].set_ylabel("loss, nats per token")
     if others:
-        axes[1, 0].set_ylabel(f"difference to\n{next(iter(styles))}")
+        first = ", ".join(next(iter(styles)).split(", ")[:2])
+        axes[1, 0].set_ylabel(f"difference to\n{first}")
     handles = [plt.Line2D([], [], label=architecture, **style) for architecture, style in styles.items()]
     num_columns = len(texts)
     figure.legend(handles=handles, ncols=num_columns, loc="upper center", frameon=False, fontsize=8)
