@@ -98,7 +98,7 @@ def test_numbers_of_longer_training_on_tinystories():
     heading, short = "### For four times as long", load("comparison/tinystories")
     runs = load_gathered(ROOT / "results" / "comparison" / "tinystories-long")
     assert len(rows(LANGUAGE, heading)) == 1 + len(runs)
-    ends, text = {}, " ".join(section(LANGUAGE, heading).split())
+    ends, overfitting = {}, []
     for result, arrays in runs:
         losses, tokens = arrays["validation_loss"], arrays["validation_step"] * arrays["tokens_per_step"]
         (before,) = (run["validation_loss"] for run in short if run["name"] == result["name"])
@@ -108,14 +108,17 @@ def test_numbers_of_longer_training_on_tinystories():
         lowest, place = re.fullmatch(r"(\S+) after (\S+) million", lowest).groups()
         check([lowest, place], [losses.min(), tokens[losses.argmin()] / 1e6], result["name"])
         ends[result["model"]] = np.array([before, losses[-1]])
+        overfitting.append(result["validation_loss"] - result["train_loss"])
+    text = " ".join(section(LANGUAGE, heading).split())
     shown = re.search(
-        r"GPT-2 shrinks from (\S+) to (\S+) nats, and that to Llama from (\S+) to (\S+)\.", text
-    )
-    check(
-        list(shown.groups()),
-        [*(ends["gpt2-1"] - ends["mosaic-1"]), *(ends["llama-1"] - ends["mosaic-1"])],
-        "ends",
-    )
+        r"GPT-2 shrinks from (\S+) to (\S+) nats with one layer and from (\S+) to (\S+) with two, "
+        r"and that to Llama from (\S+) to (\S+)\. ",
+        text,
+    ).groups()
+    pairs = (("gpt2-1", "mosaic-1"), ("gpt2-2", "mosaic-2"), ("llama-1", "mosaic-1"))
+    check(list(shown), [gap for theirs, ours in pairs for gap in ends[theirs] - ends[ours]], "ends")
+    shown = re.search(r"training loss is (\S+) to (\S+) lower", text).groups()
+    check(list(shown), [min(overfitting), max(overfitting)], "overfitting")
 
 
 def test_numbers_of_longer_training_on_the_embedded_stories():
