@@ -140,7 +140,16 @@ def test_numbers_of_longer_training_on_the_embedded_stories():
         if kind != "gpt2":
             check(cells[1::2], list(both - losses[depth, f"gpt2-{depth}"]), model)
         check([alone], [np.mean([one_by_one[run["name"]]["loss"]["mean"] for run in runs])], model)
+    parts = {"a seventh": 1 / 7, "a third": 1 / 3, "two thirds": 2 / 3, "six sevenths": 6 / 7}
+    gaps = {depth: losses[depth, f"gpt2-{depth}"] - losses[depth, f"mosaic-{depth}"] for depth in (1, 2, 4)}
+    left = {depth: now / before for depth, (before, now) in gaps.items()}
+    told = r"leave (.+?) of the mosaic's lead over GPT-2 with one layer, (.+?) with two, and (.+?) with four,"
+    shown = re.search(told, bullet("Text unlike the training data")).groups()
+    assert [parts[part] for part in shown] == pytest.approx(list(left.values()), abs=0.02)
     text = " ".join(section(LANGUAGE, heading).split())
+    told = r"one layer (.+?) of the gap .+? close, with two layers (.+?)\. With four layers it is (.+?): "
+    shown = re.search(told, text).groups()
+    assert [parts[part] for part in shown] == pytest.approx([1 - part for part in left.values()], abs=0.02)
     shown = re.search(
         r"by (\S+) nats after the .+?, by (\S+) now\), (\S+) behind with two, and .+?, (\S+) ahead",
         text,
@@ -260,6 +269,7 @@ def test_numbers_of_attention_by_distance():
     gpt2 = np.sort(
         np.concatenate([shares.flatten() for name, shares in near.items() if name.startswith("gpt2")])
     )
+    # The two that look further.
     assert (near["gpt2-4-seed0/512/mean"][0] < gpt2[2]).sum() == 2
     # All but the first of several layers.
     behind = {"llama-1-seed0": slice(None), "llama-2-seed0": slice(1, None), "llama-4-seed0": slice(1, None)}
